@@ -1,0 +1,185 @@
+"""Every setting that our own code reads: type, unit, range and default, each declared once.
+
+Hydra composes these (``schema.py``), a person overrides them (``train.batch_size=64``), and
+``check`` refuses what is out of range before anything is created. Settings that only a
+component reads (``model.*``, ``optimizer.*``, ``schedule.*``) are declared by the signature
+of its builder instead. 0 means off, null means not given.
+"""
+
+import math
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any
+
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+NORMALIZATIONS = ("cifar", "half", "unit", "data")
+MONITORS = ("val_loss", "val_accuracy", "train_loss", "train_accuracy")
+
+
+def _setting(
+    default: Any, doc: str, *, low: float | None = None, high: float | None = None, choices: tuple[str, ...] = ()
+) -> Any:
+    """A field with its one-line documentation and its legal range (both ends included) or choices."""
+    metadata = {"doc": doc, "low": low, "high": high, "choices": choices}
+    if isinstance(default, list):
+        return field(default_factory=lambda: list(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass
+class DataConfig:
+    """Which pictures, and how they are split."""
+
+    name: str = _setting("cifar10", "row of the DATASETS table")
+    root: str | None = _setting(None, "folder of the data set; null: $CIFAR10_ROOT for CIFAR-10, else a cache folder")
+    download: bool = _setting(True, "download what is missing; false: only look in root")
+    sources: list[str] = _setting([], "https addresses of the archive, tried in this order")
+    subset: int = _setting(0, "use at most this many training images, and as many of val and of test; 0: all", low=0)
+    train_batches: list[int] = _setting([], "CIFAR-10 only: train on these data_batch files, 1 to 5; empty: all")
+    split: str = _setting(
+        "stratified", "how validation images are chosen: by class, or the last ones as Keras does", choices=("stratified", "tail")
+    )
+    val_fraction: float = _setting(0.1, "share of the training images held out for validation; 0: none", low=0.0, high=0.9)
+    test_fraction: float = _setting(
+        0.2, "share held out for testing where a data set has no test split of its own", low=0.01, high=0.9
+    )
+    split_seed: int = _setting(0, "seed of the splits, separate from the run's seed", low=0, high=2**31 - 1)
+    image_size: int = _setting(32, "data=folder: pictures are stored at this many pixels a side", low=4, high=1024)
+    input_size: int = _setting(
+        0, "pixels a side that the model sees, resized on the device after augmentation; 0: as stored", low=0, high=1024
+    )
+    normalize: str = _setting(
+        "cifar", "pixel statistics: CIFAR's, 0.5 / 0.5, plain 0 to 1, or measured on the training part", choices=NORMALIZATIONS
+    )
+
+
+@dataclass
+class AugmentConfig:
+    """What happens to training images only; every image gets its own draw."""
+
+    name: str = _setting("none", "name of this preset")
+    crop_padding_px: int = _setting(0, "pad by this many pixels, then crop back at a random place; 0: off", low=0, high=64)
+    crop_padding_mode: str = _setting("zero", "what the padding holds", choices=("zero", "reflect"))
+    flip_probability: float = _setting(0.0, "chance of a left-right flip; 0: off", low=0.0, high=1.0)
+    cutout_px: int = _setting(0, "side of one square set to the mean colour at a random place; 0: off", low=0, high=256)
+
+
+@dataclass
+class TrainConfig:
+    """The loop: how long, how much at once, at what precision, when to stop and what to keep."""
+
+    epochs: int = _setting(
+        20, "passes over the training images; 0: evaluate only; may be raised on a finished run", low=0, high=100_000
+    )
+    batch_size: int = _setting(128, "images per forward pass", low=1, high=65536)
+    accumulation_steps: int = _setting(
+        1, "batches per optimiser step; the effective batch is batch_size times this", low=1, high=4096
+    )
+    drop_last: bool = _setting(False, "leave out the last, smaller batch of an epoch")
+    eval_batch_size: int = _setting(500, "images per forward pass in evaluation", low=1, high=65536)
+    eval_every_epochs: int = _setting(1, "validate every so many epochs, and after the last", low=1, high=100_000)
+    precision: str = _setting(
+        "auto", "auto: bf16 where the device has it, fp32 for nets under 16 channels; fp16 uses a loss scale", choices=PRECISIONS
+    )
+    channels_last: bool = _setting(True, "memory layout of images and convolutions: NHWC (true) or NCHW")
+    deterministic: bool = _setting(False, "bit-equal repeats on a GPU, slower; on a CPU repeats are bit-equal anyway")
+    label_smoothing: float = _setting(0.0, "share of the target spread over all classes; 0: off", low=0.0, high=0.99)
+    grad_clip_norm: float = _setting(0.0, "largest norm of all gradients together; 0: off", low=0.0)
+    ema_decay: float = _setting(
+        0.0, "decay per step of an exponential moving average of the weights, used for evaluation; 0: off", low=0.0, high=0.999999
+    )
+    tta: str = _setting(
+        "none",
+        "test-time augmentation of the final predictions: flip averages a picture and its mirror image",
+        choices=("none", "flip"),
+    )
+    monitor: str = _setting(
+        "val_accuracy", "column of metrics.jsonl that picks the best epoch and that patience looks at", choices=MONITORS
+    )
+    select: str = _setting(
+        "best", "weights that are tested: of the best epoch by monitor, or of the last", choices=("best", "last")
+    )
+    patience_epochs: int = _setting(0, "stop after this many epochs without a better monitor; 0: off", low=0)
+    min_delta: float = _setting(0.0, "a monitor must be better by more than this to count", low=0.0)
+    convergence_epochs: int = _setting(0, "stop when train_loss, averaged over this many epochs, no longer falls; 0: off", low=0)
+    convergence_tolerance: float = _setting(0.01, "relative fall of train_loss that counts as falling", low=0.0, high=1.0)
+    checkpoint_every_s: float = _setting(
+        60.0, "seconds between checkpoints within an epoch, beside the one at each epoch's end; 0: only that one", low=0.0
+    )
+    keep: str = _setting(
+        "all", "checkpoints left behind by a finished run: all (last two and best), best or none", choices=("all", "best", "none")
+    )
+
+
+@dataclass
+class TrackerConfig:
+    """Where curves go beside metrics.jsonl."""
+
+    name: str = _setting("none", "none, tensorboard or mlflow", choices=("none", "tensorboard", "mlflow"))
+    uri: str | None = _setting(None, "mlflow: tracking store; null: sqlite:///outputs/mlflow.db")
+    project: str = _setting("cifar-lab", "mlflow: experiment that the run is filed under")
+
+
+@dataclass
+class Config:
+    """One run. ``model``, ``optimizer`` and ``schedule`` are typed by the signature of their builder."""
+
+    seed: int = _setting(0, "seed of initialisation, data order, augmentation and dropout", low=0, high=2**31 - 1)
+    device: str = _setting("auto", "auto, cpu, cuda, cuda:N or mps")
+    threads: int = _setting(0, "CPU threads; 0: torch's choice", low=0, high=1024)
+    init_from: str | None = _setting(None, "run folder or checkpoint whose weights this run starts from")
+    data: DataConfig = field(default_factory=DataConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    model: Any = None
+    optimizer: Any = None
+    schedule: Any = None
+    train: TrainConfig = field(default_factory=TrainConfig)
+    tracker: TrackerConfig = field(default_factory=TrackerConfig)
+
+
+def check(config: Any, prefix: str = "") -> None:
+    """Refuse values that are out of range.
+
+    Args:
+        config: ``Config`` or one of its parts.
+        prefix: Key of the part, such as ``train.``.
+
+    Raises:
+        ValueError: With the full key, its value and what is allowed.
+    """
+    for f in fields(config):
+        value, key = getattr(config, f.name), f"{prefix}{f.name}"
+        if is_dataclass(value):
+            check(value, f"{key}.")
+            continue
+        low, high, choices = (f.metadata.get(k) for k in ("low", "high", "choices"))
+        if choices and value not in choices:
+            raise ValueError(f"{key}={value}; must be one of {', '.join(choices)}")
+        if low is None and high is None:
+            continue
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"{key}={value}; must be a finite number")
+        if (low is not None and value < low) or (high is not None and value > high):
+            limit = f"must be {low} to {high}" if high is not None else f"must be {low} or more"
+            raise ValueError(f"{key}={value}; {limit}")
+    if isinstance(config, Config):
+        _check_together(config)
+
+
+def _check_together(config: Config) -> None:
+    """Rules that need two keys, or that no range can say."""
+    kind = config.device.split(":")[0]
+    index = config.device.partition(":")[2]
+    if kind not in ("auto", "cpu", "cuda", "mps") or (":" in config.device and not (kind == "cuda" and index.isdecimal())):
+        raise ValueError(f"device={config.device}; must be auto, cpu, cuda, cuda:N or mps")
+    wrong = [b for b in config.data.train_batches if not 1 <= b <= 5]
+    if wrong or len(set(config.data.train_batches)) != len(config.data.train_batches):
+        raise ValueError(f"data.train_batches={config.data.train_batches}; must be different numbers from 1 to 5")
+    if config.data.train_batches and config.data.name != "cifar10":
+        raise ValueError(f"data.train_batches={config.data.train_batches}; only data=cifar10 has training batches")
+    insecure = [s for s in config.data.sources if not s.startswith("https://")]
+    if insecure:
+        raise ValueError(f"data.sources={insecure[0]}; must be an https:// address")
+    if config.data.val_fraction == 0 and config.train.monitor.startswith("val_") and config.train.patience_epochs > 0:
+        raise ValueError(
+            f"train.monitor={config.train.monitor} with data.val_fraction=0; patience needs validation images or a train_ monitor"
+        )

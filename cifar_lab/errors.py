@@ -1,0 +1,120 @@
+"""Everything that can go wrong and that a person can act on: one class per row of the message table.
+
+``cli`` prints such an error as one line, ``cifar-lab: error[CODE]: what; what was kept``, then a
+``hint:`` line, and exits with the class's ``exit_code``. Anything else is a bug (exit code 1).
+"""
+
+
+class LabError(Exception):
+    """A failure with a code, a hint and an exit code.
+
+    Args:
+        what: What went wrong and where: the file or the configuration key with its value.
+        hint: What the person can do about it; empty for none.
+        kept: What is still there and good; empty when nothing was at stake.
+    """
+
+    code = "E-BUG"
+    exit_code = 1
+
+    def __init__(self, what: str, *, hint: str = "", kept: str = ""):
+        super().__init__(what)
+        self.what = what
+        self.hint = hint
+        self.kept = kept
+
+    def line(self) -> str:
+        """The one line that a person sees."""
+        text = " ".join(f"{self.what}; {self.kept}".split() if self.kept else self.what.split())
+        return f"cifar-lab: error[{self.code}]: {text}"
+
+    def __reduce__(self):
+        """Errors cross process borders in sweeps, with their hint."""
+        return _rebuild, (type(self), self.what, self.hint, self.kept)
+
+
+def _rebuild(kind: type[LabError], what: str, hint: str, kept: str) -> LabError:
+    return kind(what, hint=hint, kept=kept)
+
+
+class ConfigError(LabError):
+    """A key, value or name in the configuration is not acceptable."""
+
+    code, exit_code = "E-CONFIG", 2
+
+
+class DataError(LabError):
+    """A data set is missing, damaged or not what it claims to be."""
+
+    code, exit_code = "E-DATA", 3
+
+
+class CheckpointError(LabError):
+    """A checkpoint cannot be read, or is not one of ours."""
+
+    code, exit_code = "E-CKPT", 4
+
+
+class ResumeError(LabError):
+    """A run folder belongs to another configuration, code or data set."""
+
+    code, exit_code = "E-RESUME", 4
+
+
+class LockedError(LabError):
+    """Another process works in this run folder."""
+
+    code, exit_code = "E-LOCKED", 5
+
+
+class DiskError(LabError):
+    """Writing failed: no space, read-only, no permission."""
+
+    code, exit_code = "E-DISK", 5
+
+
+class DivergedError(LabError):
+    """The loss or a weight is no longer finite."""
+
+    code, exit_code = "E-DIVERGED", 6
+
+
+class ResourceError(LabError):
+    """Out of memory, or the asked-for device is not there."""
+
+    code, exit_code = "E-OOM", 7
+
+
+class DeviceError(ResourceError):
+    """The device that was asked for is not there."""
+
+    code = "E-DEVICE"
+
+
+class SweepError(LabError):
+    """A sweep is over and some of its jobs failed."""
+
+    code, exit_code = "E-SWEEP", 8
+
+
+class Interrupted(LabError):
+    """A signal asked the run to stop; it stopped at a safe point after a checkpoint.
+
+    Args:
+        what: Where it stopped.
+        signum: The signal: 2 (SIGINT, exit code 130) or 15 (SIGTERM, exit code 143).
+    """
+
+    code = "E-STOPPED"
+
+    def __init__(self, what: str, *, signum: int, hint: str = "", kept: str = ""):
+        super().__init__(what, hint=hint, kept=kept)
+        self.signum = signum
+        self.exit_code = 128 + signum
+
+    def __reduce__(self):
+        return _rebuild_interrupted, (self.what, self.signum, self.hint, self.kept)
+
+
+def _rebuild_interrupted(what: str, signum: int, hint: str, kept: str) -> Interrupted:
+    return Interrupted(what, signum=signum, hint=hint, kept=kept)
