@@ -7,7 +7,7 @@ of its builder instead. 0 means off, null means not given.
 """
 
 import math
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
@@ -120,6 +120,14 @@ class TrackerConfig:
 
 
 @dataclass
+class Component:
+    """A named part and the keywords for its builder, already checked against the builder's signature."""
+
+    name: str
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
 class Config:
     """One run. ``model``, ``optimizer`` and ``schedule`` are typed by the signature of their builder."""
 
@@ -129,11 +137,28 @@ class Config:
     init_from: str | None = _setting(None, "run folder or checkpoint whose weights this run starts from")
     data: DataConfig = field(default_factory=DataConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
-    model: Any = None
-    optimizer: Any = None
-    schedule: Any = None
+    model: Component = field(default_factory=lambda: Component("small_cnn"))
+    optimizer: Component = field(default_factory=lambda: Component("adam"))
+    schedule: Component = field(default_factory=lambda: Component("constant"))
     train: TrainConfig = field(default_factory=TrainConfig)
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
+
+
+def to_plain(config: Config) -> dict[str, Any]:
+    """The configuration as nested dicts, lists and scalars, as config.yaml holds it; parts are ``{name, **settings}``."""
+    plain = asdict(config)
+    for kind in ("model", "optimizer", "schedule"):
+        part = plain[kind]
+        plain[kind] = {"name": part["name"], **{k: list(v) if isinstance(v, tuple) else v for k, v in part["settings"].items()}}
+    return plain
+
+
+def flatten(plain: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dicts as one dict with dotted keys; lists stay values."""
+    flat: dict[str, Any] = {}
+    for key, value in plain.items():
+        flat.update(flatten(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {f"{prefix}{key}": value})
+    return flat
 
 
 def check(config: Any, prefix: str = "") -> None:
@@ -148,6 +173,8 @@ def check(config: Any, prefix: str = "") -> None:
     """
     for f in fields(config):
         value, key = getattr(config, f.name), f"{prefix}{f.name}"
+        if isinstance(value, Component):
+            continue
         if is_dataclass(value):
             check(value, f"{key}.")
             continue

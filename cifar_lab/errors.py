@@ -4,6 +4,12 @@
 ``hint:`` line, and exits with the class's ``exit_code``. Anything else is a bug (exit code 1).
 """
 
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+
 
 class LabError(Exception):
     """A failure with a code, a hint and an exit code.
@@ -118,3 +124,41 @@ class Interrupted(LabError):
 
 def _rebuild_interrupted(what: str, signum: int, hint: str, kept: str) -> Interrupted:
     return Interrupted(what, signum=signum, hint=hint, kept=kept)
+
+
+def report(error: LabError) -> int:
+    """Print the error's line and hint to stderr.
+
+    Returns:
+        The exit code.
+    """
+    print(error.line(), file=sys.stderr)
+    if error.hint:
+        print(f"hint: {error.hint}", file=sys.stderr)
+    return error.exit_code
+
+
+def guarded(work: Callable[[], object], *, debug: bool = False) -> int:
+    """Do the work of a command and turn whatever goes wrong into one line and an exit code.
+
+    Args:
+        work: The command.
+        debug: Show tracebacks on the screen.
+    """
+    try:
+        work()
+    except LabError as error:
+        if debug:
+            traceback.print_exc()
+        return report(error)
+    except KeyboardInterrupt:
+        return report(Interrupted("interrupted before there was anything to keep", signum=signal.SIGINT))
+    except BrokenPipeError:  # the reader of a pipe such as `| head` is gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        text = f"{type(error).__name__}: {error}"
+        return report(LabError(f"this is a bug: {text}", hint="--debug shows the traceback; please report it"))
+    return 0

@@ -1,0 +1,270 @@
+"""What a run stands on: seed, device, precision, determinism, signals and the record of the machine."""
+
+import contextlib
+import importlib.metadata
+import os
+import platform
+import random
+import shutil
+import signal
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from cifar_lab.errors import ConfigError, DeviceError, Interrupted, ResourceError
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+# Below this many channels the casts of mixed precision cost more than its faster products save.
+MIN_CHANNELS_FOR_MIXED = 16
+_RECORDED_PACKAGES = (
+    *("cifar-lab", "torch", "torchvision", "numpy", "scipy", "scikit-learn", "torchmetrics"),
+    *("safetensors", "hydra-core", "omegaconf", "pillow", "matplotlib"),
+)
+
+
+# Seed, device, precision
+
+
+def seed_everything(seed: int) -> None:
+    """Seed every generator there is: Python's, numpy's and torch's on all devices."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def resolve_device(requested: str) -> torch.device:
+    """Turn ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps`` into a device that is there.
+
+    Raises:
+        DeviceError: If it is not there.
+    """
+    if requested == "auto":
+        requested = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    device = torch.device(requested)
+    if device.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        index = device.index or 0
+        if index >= count:
+            raise DeviceError(f"device={requested}; {count} CUDA devices are here", hint="device=auto takes what there is")
+        return torch.device("cuda", index)
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise DeviceError(f"device={requested}; no MPS device is here", hint="device=auto takes what there is")
+    return device
+
+
+def resolve_precision(requested: str, device: torch.device, model: nn.Module) -> str:
+    """Choose ``fp32``, ``bf16`` or ``fp16`` by rule, before anything runs.
+
+    ``auto``: fp32 for narrow nets (``widest_channels`` < 16) and on MPS; otherwise bf16 where the
+    device has units for it (CUDA from compute capability 8.0, CPUs with AVX512-BF16, AMX or Arm's
+    bf16 instructions), fp16 on older CUDA, fp32 on other CPUs. Another value is taken as it is, even
+    where it is slow.
+
+    Args:
+        requested: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
+        device: Where the model runs.
+        model: Only its layers' widths are looked at.
+
+    Raises:
+        ConfigError: If ``requested`` is mixed and the device is MPS, where it is not supported.
+    """
+    if requested != "auto":
+        if device.type == "mps" and requested != "fp32":
+            raise ConfigError(f"train.precision={requested}; device=mps supports fp32 only", hint="train.precision=auto")
+        return requested
+    if device.type == "mps" or widest_channels(model) < MIN_CHANNELS_FOR_MIXED:
+        return "fp32"
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp16"
+    return "bf16" if cpu_has_bf16() else "fp32"
+
+
+def widest_channels(model: nn.Module) -> int:
+    """Most output channels of any convolution; of a net without one, most output features of a linear layer but the last.
+
+    The last linear layer's width is the number of classes and says nothing about the net. A net with
+    nothing inside but one linear layer, or with none, counts as 0: narrow.
+    """
+    convolutions = [m.out_channels for m in model.modules() if isinstance(m, nn.modules.conv._ConvNd)]
+    if convolutions:
+        return max(convolutions)
+    linear = [m.out_features for m in model.modules() if isinstance(m, nn.Linear)]
+    return max(linear[:-1], default=0)
+
+
+def cpu_has_bf16() -> bool:
+    """Whether this CPU multiplies bf16 in hardware; emulation is slower than fp32."""
+    if platform.machine() in ("aarch64", "arm64"):
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) if torch.backends.mkldnn.is_available() else False
+    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, name)() for name in probes if hasattr(torch.cpu, name))
+
+
+def set_threads(threads: int) -> None:
+    """Use this many CPU threads; 0 leaves torch's choice."""
+    if threads > 0:
+        torch.set_num_threads(threads)
+
+
+def set_deterministic(deterministic: bool) -> None:
+    """Bit-equal repeats on a GPU, or its fastest kernels; call before the first CUDA operation."""
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(deterministic)
+    torch.backends.cudnn.deterministic = deterministic
+    torch.backends.cudnn.benchmark = not deterministic
+
+
+# Signals
+
+
+class StopFlag:
+    """A signal sets a flag; whoever works looks at it at its next safe point.
+
+    As a context it takes SIGINT and SIGTERM, and SIGUSR2 where somebody (submitit) has a handler for
+    it. A second signal ends the process at once. Handlers that were there before are called by
+    ``check``, at the safe point, so that a cluster's own requeueing still works. Outside the main
+    thread, where Python allows no handlers, the flag is only ever set by hand.
+
+    Attributes:
+        signum: The signal that asked to stop; 0 for none. Cheap enough to read at every step.
+    """
+
+    def __init__(self) -> None:
+        self.signum = 0
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> "StopFlag":
+        if threading.current_thread() is threading.main_thread():
+            for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
+                if signum != signal.SIGUSR2 or callable(signal.getsignal(signum)):
+                    self._previous[signum] = signal.signal(signum, self._received)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        for signum, handler in self._previous.items():
+            signal.signal(signum, handler)
+        self._previous = {}
+
+    def check(self, where: str = "", kept: str = "") -> None:
+        """Stop here if a signal asked for it.
+
+        Args:
+            where: Where this is, such as ``epoch 3 step 812``.
+            kept: What is saved, such as ``checkpoint step-812``.
+
+        Raises:
+            Interrupted: If the flag is set.
+        """
+        if not self.signum:
+            return
+        handler = self._previous.get(self.signum)
+        if callable(handler) and handler is not signal.default_int_handler:
+            handler(self.signum, None)
+        name = signal.Signals(self.signum).name
+        raise Interrupted(
+            f"{name}: stopped at {where}" if where else f"{name}: stopped",
+            signum=self.signum,
+            kept=kept,
+            hint="the same command continues",
+        )
+
+    def _received(self, signum: int, frame: FrameType | None) -> None:
+        if self.signum:
+            signal.signal(signum, signal.SIG_DFL)
+            os.kill(os.getpid(), signum)
+        self.signum = signum
+
+
+# Memory
+
+
+@contextlib.contextmanager
+def out_of_memory_named(batch_size: int, kept: Callable[[], str] = lambda: "") -> Iterator[None]:
+    """Turn running out of memory into one line that names the batch size.
+
+    Raises:
+        ResourceError: ``out of GPU memory at train.batch_size=4096``, with half of it as the hint.
+    """
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        text = str(error)
+        on_cpu = isinstance(error, MemoryError) or "DefaultCPUAllocator" in text or "can't allocate memory" in text
+        if not on_cpu and not isinstance(error, torch.OutOfMemoryError) and "out of memory" not in text:
+            raise
+        hint = f"try train.batch_size={max(1, batch_size // 2)}"
+        kind = "" if on_cpu else "GPU "
+        raise ResourceError(f"out of {kind}memory at train.batch_size={batch_size}", hint=hint, kept=kept()) from error
+
+
+# The record
+
+
+def environment_record(device: torch.device | None = None) -> dict[str, Any]:
+    """What a result depends on beside configuration and data: versions, commit, machine, numeric switches."""
+    record: dict[str, Any] = {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: _version(name) for name in _RECORDED_PACKAGES},
+        "git": _git_state(Path(__file__).resolve().parent),
+        "cpu": _cpu_name(),
+        "cpu_count": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "cpu_bf16": cpu_has_bf16(),
+        "device": str(device) if device is not None else None,
+        "torch_build": torch.__config__.show(),
+        "numerics": {
+            "deterministic": torch.are_deterministic_algorithms_enabled(),
+            "cudnn_benchmark": torch.backends.cudnn.benchmark,
+            "tf32_convolutions": torch.backends.cudnn.allow_tf32,
+            "tf32_products": torch.backends.cuda.matmul.allow_tf32,
+        },
+    }
+    if device is not None and device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        record["gpu"] = {
+            "name": properties.name,
+            "memory_mib": properties.total_memory // 2**20,
+            "capability": f"{properties.major}.{properties.minor}",
+            "cuda": torch.version.cuda,
+            "cudnn": torch.backends.cudnn.version(),
+        }
+    return record
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _git_state(folder: Path) -> dict[str, Any] | None:
+    """Commit and whether files differ from it; None where the package is not in a checkout of ours."""
+    git = shutil.which("git")
+    if git is None or not (folder.parent / ".git").exists():
+        return None
+
+    def ask(*words: str) -> str | None:
+        done = subprocess.run([git, "-C", str(folder), *words], capture_output=True, text=True, timeout=20, check=False)
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    commit, changes = ask("rev-parse", "HEAD"), ask("status", "--porcelain", "--untracked-files=no")
+    return {"commit": commit, "changed": bool(changes)} if commit is not None else None
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
