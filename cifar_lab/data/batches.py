@@ -1,0 +1,190 @@
+"""The path of images to the model: a whole set as bytes on the device, batches made from it there.
+
+There are no loader processes. A chunk of many batches is gathered, augmented and normalised at
+once and handed out in slices, so that the cost of a batch is that of two slices even for the
+smallest networks. Order and augmentation are functions of (seed, epoch, image): a batch is the
+same whatever came before it, and an epoch can be entered at any batch.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..config import AugmentConfig
+from ..errors import ConfigError, DataError
+from . import augment as ops
+from . import rng
+from .sets import ImageSet
+
+# Bytes of images worked on at once. On a CPU a chunk and its float copy stay in the cache (more took
+# up to ten times as long per image); a GPU wants few, large kernels.
+_CHUNK_BYTES = {"cpu": 2**20, "other": 12 * 2**20}
+_SHARE_OF_FREE_MEMORY = 0.25
+
+
+class Batches:
+    """Batches of one image set, epoch after epoch.
+
+    Args:
+        image_set: Images and labels; must not be empty.
+        batch_size: Images per batch; the last of an epoch may be smaller.
+        mean: Three channel means as fractions of 255; see ``augment.normalization``.
+        std: Three standard deviations, likewise.
+        device: Where batches are made and handed out.
+        seed: Of order and augmentation.
+        augment: What happens to each image; None for evaluation.
+        shuffle: A new order each epoch; False keeps the order of the set.
+        drop_last: Leave out a last, smaller batch.
+        channels_last: Memory layout of the batches.
+        input_size: Pixels a side that the model sees; 0: as stored. Resized per batch, after augmentation.
+        chunk_images: Images worked on at once; 0: by the device. It changes speed only, never a value.
+
+    Raises:
+        DataError: If the set is empty or gives no batch.
+        ConfigError: If an augmentation does not fit the pictures.
+    """
+
+    def __init__(
+        self,
+        image_set: ImageSet,
+        *,
+        batch_size: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        device: torch.device | str = "cpu",
+        seed: int = 0,
+        augment: AugmentConfig | None = None,
+        shuffle: bool = False,
+        drop_last: bool = False,
+        channels_last: bool = True,
+        input_size: int = 0,
+        chunk_images: int = 0,
+    ):
+        self.num_images = len(image_set)
+        if self.num_images == 0:
+            raise DataError("a set without images gives no batches")
+        if batch_size < 1:
+            raise ValueError(f"batch_size={batch_size}; must be 1 or more")
+        if drop_last and self.num_images < batch_size:
+            raise ConfigError(
+                f"train.drop_last=true with train.batch_size={batch_size} leaves no batch of {self.num_images} images",
+                hint=f"use train.batch_size={self.num_images} or less, or train.drop_last=false",
+            )
+        self.batch_size, self.seed, self.shuffle, self.drop_last = batch_size, seed, shuffle, drop_last
+        self.device, self.augment = torch.device(device), augment
+        self.channels_last, self.input_size = channels_last, input_size
+        self._height, self._width = image_set.images.shape[2:]
+        if augment is not None:
+            ops.check_augment(augment, self._height, self._width)
+        self.placement = _placement(image_set.images.numel(), self.device)
+        home = self.device if self.placement == "device" else torch.device("cpu")
+        self._images = _in_layout(image_set.images, channels_last).to(home)
+        self._pins = self.placement == "host" and self.device.type == "cuda"
+        if self._pins:
+            self._images = self._images.pin_memory()
+        self._labels = image_set.labels.to(self.device)
+        self._ids = image_set.ids.to(self.device)
+        scale = torch.tensor([1 / (255 * s) for s in std], dtype=torch.float64)
+        shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], dtype=torch.float64)
+        self._scale, self._shift = (self._per_place(values) for values in (scale, shift))
+        self._chunk = batch_size * max(1, (chunk_images or self._default_chunk()) // batch_size)
+
+    def __len__(self) -> int:
+        """Batches per epoch."""
+        return self.num_images // self.batch_size if self.drop_last else -(-self.num_images // self.batch_size)
+
+    def iterate(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """Hand out the batches of an epoch.
+
+        Args:
+            epoch: Counted from 0; with the seed it decides order and augmentation.
+            start: Batches of this epoch that are done already.
+
+        Yields:
+            Images float32 [B, 3, H, W], normalised, and labels int64 [B], on the device. They are views of
+            memory that is never written again.
+        """
+        order = self._order(epoch)
+        labels = self._labels if order is None else self._labels[order]
+        draws = self._draws(epoch, order)
+        # Host memory is gathered by the host, which needs the order there.
+        gather = order if self.placement == "device" else self._host_order(epoch)
+        end = len(self) * self.batch_size if self.drop_last else self.num_images
+        for first in range(start * self.batch_size, end, self._chunk):
+            last = min(first + self._chunk, end)
+            images = self._make(self._gather(gather, first, last), draws.take(first, last) if draws else None)
+            for batch, targets in zip(images.split(self.batch_size), labels[first:last].split(self.batch_size), strict=True):
+                yield self._resized(batch), targets
+
+    def _order(self, epoch: int) -> Tensor | None:
+        return rng.permutation(self.seed, epoch, self.num_images, self.device) if self.shuffle else None
+
+    def _host_order(self, epoch: int) -> Tensor | None:
+        return rng.permutation(self.seed, epoch, self.num_images) if self.shuffle else None
+
+    def _draws(self, epoch: int, order: Tensor | None) -> ops.Draws | None:
+        """Decisions for the whole epoch at once, in its order: a few small operations instead of a few per chunk."""
+        if self.augment is None:
+            return None
+        ids = self._ids if order is None else self._ids[order]
+        return ops.draw(self.augment, seed=self.seed, epoch=epoch, ids=ids, height=self._height, width=self._width)
+
+    def _gather(self, order: Tensor | None, first: int, last: int) -> Tensor:
+        """uint8 [n, P, H, W, c] on the device."""
+        if order is None:
+            chosen = self._images[first:last]
+        elif self.placement == "device":
+            return self._images.index_select(0, order[first:last])
+        else:
+            chosen = torch.empty((last - first, *self._images.shape[1:]), dtype=torch.uint8, pin_memory=self._pins)
+            torch.index_select(self._images, 0, order[first:last], out=chosen)
+        return chosen.to(self.device, non_blocking=True)
+
+    def _make(self, images: Tensor, draws: ops.Draws | None) -> Tensor:
+        """Augment and normalise: uint8 [n, P, H, W, c] -> float32 [n, 3, H, W]."""
+        if draws is not None and draws.flip is not None:
+            images = ops.flip(images, draws.flip)
+        if self.augment is not None and draws is not None and draws.top is not None and draws.left is not None:
+            padding, mode = self.augment.crop_padding_px, self.augment.crop_padding_mode
+            images = ops.crop(images, draws.top, draws.left, padding=padding, mode=mode)
+        made = ops.normalize(images, self._scale, self._shift)
+        if self.augment is not None and draws is not None and draws.cutout_top is not None and draws.cutout_left is not None:
+            made = ops.cutout_(made, draws.cutout_top, draws.cutout_left, self.augment.cutout_px)
+        return made.squeeze(1).permute(0, 3, 1, 2) if self.channels_last else made.squeeze(4)
+
+    def _resized(self, images: Tensor) -> Tensor:
+        size = (self.input_size, self.input_size)
+        if self.input_size == 0 or images.shape[2:] == size:
+            return images
+        larger = F.interpolate(images, size=size, mode="bilinear", antialias=True, align_corners=False)
+        return larger.contiguous(memory_format=torch.channels_last if self.channels_last else torch.contiguous_format)
+
+    def _per_place(self, values: Tensor) -> Tensor:
+        """Spread one number per channel over an image's places in the stored layout: float32 [P * H * W * c]."""
+        spread = values.view(3, 1, 1).expand(3, self._height, self._width)
+        spread = spread.permute(1, 2, 0) if self.channels_last else spread
+        return spread.reshape(-1).to(torch.float32).to(self.device)
+
+    def _default_chunk(self) -> int:
+        bytes_per_image = 3 * self._height * self._width
+        return _CHUNK_BYTES["cpu" if self.device.type == "cpu" else "other"] // bytes_per_image
+
+
+def _in_layout(images: Tensor, channels_last: bool) -> Tensor:
+    """uint8 [N, 3, H, W] as [N, 1, H, W, 3] or [N, 3, H, W, 1], contiguous."""
+    return images.permute(0, 2, 3, 1).contiguous().unsqueeze(1) if channels_last else images.unsqueeze(4)
+
+
+def _placement(size: int, device: torch.device) -> str:
+    """``device`` if ``size`` bytes take at most a quarter of its free memory, else ``host``."""
+    if device.type == "cpu":
+        return "device"
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+    elif device.type == "mps":
+        free = torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+    else:
+        raise ConfigError(f"device={device}; must be cpu, cuda or mps")
+    return "device" if size <= _SHARE_OF_FREE_MEMORY * free else "host"
