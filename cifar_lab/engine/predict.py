@@ -1,0 +1,143 @@
+"""A model's answers on a set: all logits once, to be measured many times, or only loss and accuracy."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cifar_lab.runtime import DTYPES
+
+
+class BatchSource(Protocol):
+    """What ``data.Batches`` offers the loop."""
+
+    batch_size: int
+    num_images: int
+
+    def __len__(self) -> int:
+        """Batches per epoch."""
+        ...
+
+    def iterate(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """Images float32 [B, 3, H, W] and labels int64 [B] of an epoch counted from 0, from batch ``start`` on."""
+        ...
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Answers of one model on one set, in the set's order, in host memory.
+
+    Attributes:
+        logits: float32 [N, K].
+        labels: int64 [N].
+    """
+
+    logits: Tensor
+    labels: Tensor
+
+
+class Sums:
+    """Loss and correct answers of an epoch, added up on the device without waiting for it.
+
+    Args:
+        device: Where the batches are. Sums are float64, on MPS, which has none, float32.
+        loss: Loss summed over images so far.
+        correct: Correct answers so far.
+    """
+
+    def __init__(self, device: torch.device, loss: float = 0.0, correct: int = 0):
+        dtype = torch.float32 if device.type == "mps" else torch.float64
+        self.loss = torch.tensor(loss, dtype=dtype, device=device)
+        self.correct = torch.tensor(correct, dtype=torch.int64, device=device)
+
+    def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
+        """Take in a batch: its mean loss [], logits [B, K] and labels [B]."""
+        self.loss.add_(loss.detach(), alpha=labels.shape[0])
+        self.correct.add_((logits.argmax(1) == labels).sum())
+
+    def read(self) -> tuple[float, int]:
+        """Wait for the device; summed loss and correct answers."""
+        return self.loss.item(), int(self.correct.item())
+
+
+def mixed_precision(precision: str, device: torch.device) -> torch.autocast:
+    """The context that a forward pass runs in; off for fp32. It can be entered again and again."""
+    enabled = precision != "fp32"
+    return torch.autocast(device.type, dtype=DTYPES[precision] if enabled else None, enabled=enabled)
+
+
+@torch.no_grad()
+def predict(
+    model: nn.Module,
+    batches: BatchSource,
+    *,
+    device: torch.device,
+    precision: str,
+    tta: str = "none",
+    stop: Callable[[], None] | None = None,
+) -> Predictions:
+    """Ask the model about every image, in the set's order.
+
+    Args:
+        model: Asked in evaluation mode; its mode is put back.
+        batches: Not shuffled.
+        device: Where model and batches are.
+        precision: ``fp32``, ``bf16`` or ``fp16``.
+        tta: ``flip`` gives the mean of the logits of a picture and of its mirror image, as airbench does.
+        stop: Called at each batch; raises to give up.
+    """
+    if tta not in ("none", "flip"):
+        raise ValueError(f"tta={tta}; must be none or flip")
+    amp = mixed_precision(precision, device)
+    logits: list[Tensor] = []
+    labels: list[Tensor] = []
+    with _evaluating(model):
+        for images, targets in batches.iterate(0):
+            if stop is not None:
+                stop()
+            with amp:
+                answer = model(images).float()
+                if tta == "flip":
+                    answer = (answer + model(images.flip(-1)).float()) / 2
+            logits.append(answer)
+            labels.append(targets)
+    return Predictions(torch.cat(logits).cpu(), torch.cat(labels).cpu())
+
+
+@torch.no_grad()
+def evaluate(
+    model: nn.Module,
+    batches: BatchSource,
+    *,
+    device: torch.device,
+    precision: str,
+    stop: Callable[[], None] | None = None,
+) -> tuple[float, float]:
+    """Mean cross-entropy and accuracy over a set; the device is read once, at the end."""
+    amp = mixed_precision(precision, device)
+    sums, count = Sums(device), 0
+    with _evaluating(model):
+        for images, labels in batches.iterate(0):
+            if stop is not None:
+                stop()
+            with amp:
+                logits = model(images)
+                loss = F.cross_entropy(logits, labels)
+            sums.add(loss, logits, labels)
+            count += labels.shape[0]
+    loss_sum, correct = sums.read()
+    return loss_sum / count, correct / count
+
+
+@contextlib.contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)

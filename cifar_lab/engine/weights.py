@@ -1,0 +1,132 @@
+"""Weights on the disk: which folder holds them, whether they are what was written, and putting them into a model."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from cifar_lab import storage
+from cifar_lab.errors import CheckpointError
+
+SCHEMA = 1
+MANIFEST, WEIGHTS, AVERAGED, BEST = "manifest.json", "model.safetensors", "ema.safetensors", "best"
+
+
+def load_weights(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read the evaluated weights of a run or checkpoint, verified.
+
+    Args:
+        path: A run folder (its best weights, else its newest good checkpoint), ``checkpoints/best``, a ``step-*`` folder, or the
+            ``.safetensors`` file in one of them.
+
+    Returns:
+        Tensors by name in host memory, and the manifest with ``step`` and ``epoch``.
+
+    Raises:
+        CheckpointError: If there are none, they are damaged, or the file is a pickle or foreign.
+    """
+    path = Path(path)
+    if path.is_file():
+        folder, name = path.parent, path.name
+        if not (folder / MANIFEST).exists():
+            raise CheckpointError(
+                _foreign(path), hint="name a run folder or one of its checkpoints", kept="the file is untouched"
+            )
+        if path.suffix != ".safetensors":
+            raise CheckpointError(f"{path} holds no weights; refused", hint=f"name {folder}")
+    else:
+        folder, name = _folder_with_weights(path), ""
+    manifest = verified_manifest(folder)
+    if not name:
+        name = AVERAGED if AVERAGED in manifest["files"] else WEIGHTS
+    if name not in manifest["files"]:
+        raise CheckpointError(f"{folder / name} is not listed in its manifest; refused")
+    return safetensors.torch.load((folder / name).read_bytes()), manifest
+
+
+def host_copy(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copies in host memory, contiguous, sharing nothing."""
+    copies = {}
+    for name, value in tensors.items():
+        if not isinstance(value, Tensor):
+            raise CheckpointError(f"{name} is a {type(value).__name__}, which a checkpoint cannot hold")
+        copies[name] = torch.empty(value.shape, dtype=value.dtype).copy_(value.detach())
+    return copies
+
+
+def load_into(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Put weights into a model, keeping its device, precision and memory format.
+
+    Raises:
+        CheckpointError: Naming the first tensor that is missing, left over or of another shape.
+    """
+    own = model.state_dict()
+    for name in [*own, *tensors]:
+        if name not in tensors or name not in own:
+            raise CheckpointError(f"tensor {name} is only in the {'model' if name in own else 'file'}")
+        if own[name].shape != tensors[name].shape:
+            raise CheckpointError(f"tensor {name} is {list(tensors[name].shape)}; the model has {list(own[name].shape)}")
+    model.load_state_dict(dict(tensors))
+
+
+def verified_manifest(folder: Path, kind: str = "") -> dict[str, Any]:
+    """The manifest of a checkpoint whose files all are what it says.
+
+    Raises:
+        CheckpointError: ``model.safetensors: sha256 mismatch`` and the like.
+    """
+    try:
+        manifest = json.loads((folder / MANIFEST).read_bytes())
+        files, schema = manifest["files"], manifest["schema"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{MANIFEST}: unreadable ({type(error).__name__})") from error
+    if schema != SCHEMA:
+        raise CheckpointError(f"{MANIFEST}: schema {schema}; this version reads {SCHEMA}")
+    if kind and manifest["kind"] != kind:
+        raise CheckpointError(f"{MANIFEST}: holds {manifest['kind']} where {kind} is needed")
+    for name, expected in files.items():
+        path = folder / name
+        if path.name != name or not path.is_file():
+            raise CheckpointError(f"{name}: missing")
+        if path.stat().st_size != expected["size"]:
+            raise CheckpointError(f"{name}: {path.stat().st_size} bytes where {expected['size']} were written")
+        if storage.sha256_file(path) != expected["sha256"]:
+            raise CheckpointError(f"{name}: sha256 mismatch")
+    return manifest
+
+
+def step_folders(folder: Path) -> list[Path]:
+    """Checkpoints to resume from, newest first."""
+    found = [p for p in folder.glob("step-*") if p.name.removeprefix("step-").isdecimal()]
+    return sorted(found, key=lambda p: int(p.name.removeprefix("step-")), reverse=True)
+
+
+def short_name(folder: Path) -> str:
+    """How messages call a checkpoint: ``step-120`` for ``step-00000120``."""
+    return f"step-{int(folder.name.removeprefix('step-'))}"
+
+
+def _folder_with_weights(path: Path) -> Path:
+    if (path / MANIFEST).exists():
+        return path
+    inner = path / "checkpoints"
+    candidates = [f for f in (inner / BEST, *step_folders(inner)) if (f / MANIFEST).exists()]
+    for folder in candidates:
+        try:
+            verified_manifest(folder)
+        except CheckpointError:
+            continue
+        return folder
+    what = "every checkpoint in it is damaged" if candidates else "no run folder or checkpoint of cifar-lab"
+    raise CheckpointError(f"{path}: {what}", hint="name a run folder, its checkpoints/best or one of its checkpoints/step-*")
+
+
+def _foreign(path: Path) -> str:
+    with path.open("rb") as stream:
+        head = stream.read(4)
+    is_pickle = head.startswith((b"PK\x03\x04", b"\x80"))
+    return f"{path} is a pickle file; refused" if is_pickle else f"{path} is no checkpoint of cifar-lab; refused"
