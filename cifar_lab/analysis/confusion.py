@@ -1,0 +1,130 @@
+"""Which classes are taken for which: confusion_matrix.csv and confusion_matrix.png."""
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import PowerNorm
+from matplotlib.figure import Figure
+
+from cifar_lab import storage
+from cifar_lab.analysis.figures import percent, render, shorten
+
+_NUMBERS_UP_TO = 25  # classes; more cells than that leave no room for numbers
+_NAME_LENGTH = 20
+
+
+def save_confusion(
+    folder: Path,
+    probs: np.ndarray,
+    labels: np.ndarray,
+    class_names: Sequence[str],
+    *,
+    run_name: str,
+    split: str = "test",
+    picture: bool = True,
+) -> np.ndarray:
+    """Write confusion_matrix.csv and, if ``picture``, confusion_matrix.png.
+
+    The table's header holds the class names; below it line i counts the images of class i by the class
+    they were taken for.
+
+    Args:
+        folder: Run folder.
+        probs: float64 [N, K].
+        labels: int64 [N].
+        class_names: K names.
+        run_name: For the title.
+        split: What the images are, for the title.
+        picture: Draw as well.
+
+    Returns:
+        Counts, int64 [K, K]: true class, predicted class.
+    """
+    counts = confusion_counts(probs, labels)
+    table = io.StringIO()
+    csv.writer(table, lineterminator="\n").writerows([list(class_names), *counts.tolist()])
+    storage.write_text(folder / "confusion_matrix.csv", table.getvalue())
+    if picture:
+        title = f"{run_name}: accuracy {percent(np.trace(counts) / counts.sum())}, n = {counts.sum():,} {split} images"
+        storage.write_bytes(folder / "confusion_matrix.png", draw_confusion(counts, class_names, title))
+    return counts
+
+
+def confusion_counts(probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Images of true class i taken for class j; int64 [K, K]."""
+    from sklearn.metrics import confusion_matrix
+
+    return confusion_matrix(labels, probs.argmax(axis=1), labels=np.arange(probs.shape[1])).astype(np.int64)
+
+
+def draw_confusion(counts: np.ndarray, class_names: Sequence[str], title: str) -> bytes:
+    """Two panels as PNG: counts, and percent of each true class.
+
+    Args:
+        counts: int64 [K, K].
+        class_names: K names; long ones are shortened in the picture.
+        title: Above both panels.
+    """
+    num_classes = len(counts)
+    side = max(4.6, num_classes * (0.44 if num_classes <= _NUMBERS_UP_TO else 0.13))  # inches
+    support = counts.sum(axis=1, keepdims=True)
+    # A class without images has no percentages: its row stays grey.
+    shares = np.divide(100.0 * counts, support, out=np.full(counts.shape, np.nan), where=support > 0)
+    names = [shorten(name, _NAME_LENGTH) for name in class_names]
+
+    def draw(figure: Figure) -> None:
+        figure.suptitle(title, fontsize=13, parse_math=False)
+        left, right = figure.subplots(1, 2)
+        _panel(left, counts.astype(float), names, "images", "{:.0f}")
+        _panel(right, shares, names, "percent of the true class", "{:.1f}" if num_classes <= 12 else "{:.0f}")
+
+    # Room for the names, as wide as the longest, and for the colour bars.
+    room = max(len(name) for name in names) * (0.045 if num_classes > _NUMBERS_UP_TO else 0.05)
+    return render(draw, 2 * side + 2 * room + 2.2, side + room + 1.0)
+
+
+def _panel(axes: Axes, values: np.ndarray, names: list[str], what: str, number: str) -> None:
+    """One matrix with names, a colour bar and, if there is room, numbers."""
+    num_classes = len(values)
+    few = num_classes <= _NUMBERS_UP_TO
+    top = 100.0 if what.startswith("percent") else max(float(np.nanmax(values)), 1.0)
+    # The square root lets a confusion of a few percent stand out beside a diagonal of ninety.
+    image = axes.imshow(values, cmap=_colors(), norm=PowerNorm(0.5, vmin=0.0, vmax=top))
+    size = (9 if num_classes <= 12 else 8) if few else 6
+    upright = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if few else {"rotation": 90}
+    axes.set_xticks(range(num_classes), labels=names, fontsize=size, parse_math=False, **upright)
+    axes.set_yticks(range(num_classes), labels=names, fontsize=size, parse_math=False)
+    axes.set(xlabel="predicted class", ylabel="true class", title=what)
+    axes.tick_params(length=2)
+    axes.spines[:].set_visible(True)
+    axes.spines[:].set_color("#aaaaaa")
+    bar = axes.figure.colorbar(image, ax=axes, shrink=0.85, pad=0.015, aspect=30)
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(labelsize=8)
+    if few:
+        _write_numbers(axes, values, image, number)
+
+
+def _write_numbers(axes: Axes, values: np.ndarray, image: Any, number: str) -> None:
+    """Numbers in the cells, dark on light and light on dark; zeros are left out."""
+    digits = max(len(number.format(value)) for value in values[np.isfinite(values)])
+    size = min(9.0, 46.0 / digits)  # points; a cell is at least 0.44 inches wide
+    for row, column in np.argwhere(values > 0):
+        value = values[row, column]
+        text = number.format(value)
+        dark = image.norm(value) > 0.6
+        # A share that would read 0.0 is not zero.
+        shown = text if float(text) > 0 else "<" + text[:-1] + "1"
+        axes.text(column, row, shown, ha="center", va="center", fontsize=size, color="white" if dark else "black")
+
+
+def _colors() -> Any:
+    """Blues, one hue from light to dark, so that no colour vision is needed; grey where there is no value."""
+    from matplotlib import colormaps
+
+    return colormaps["Blues"].with_extremes(bad="#d9d9d9")

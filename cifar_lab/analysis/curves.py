@@ -1,0 +1,81 @@
+"""How the run went: curves.png from the rows of metrics.jsonl."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+
+from cifar_lab import storage
+from cifar_lab.analysis.figures import QUIET_COLOR, TRAIN_COLOR, VAL_COLOR, render
+
+_DECADES = 100.0  # a positive quantity that spans this ratio is drawn on a logarithmic axis
+
+
+def save_curves(folder: Path, rows: Sequence[Mapping[str, Any]], *, run_name: str, best_epoch: int | None = None) -> None:
+    """Write curves.png: losses, accuracies and learning rate over epochs.
+
+    Args:
+        folder: Run folder.
+        rows: Rows of metrics.jsonl with ``epoch``, ``lr``, ``train_loss``, ``train_accuracy``, ``val_loss`` and
+            ``val_accuracy``; a value that is null or missing is a gap. No rows: no picture.
+        run_name: For the title.
+        best_epoch: Marked in every panel.
+    """
+    if rows:
+        storage.write_bytes(folder / "curves.png", draw_curves(rows, run_name=run_name, best_epoch=best_epoch))
+
+
+def draw_curves(rows: Sequence[Mapping[str, Any]], *, run_name: str, best_epoch: int | None = None) -> bytes:
+    """The picture of ``save_curves`` as PNG."""
+
+    def draw(figure: Figure) -> None:
+        figure.suptitle(run_name, fontsize=13, parse_math=False)
+        losses, accuracies, rates = figure.subplots(1, 3)
+        _line(losses, rows, "train_loss", "training", TRAIN_COLOR)
+        _line(losses, rows, "val_loss", "validation", VAL_COLOR)
+        _line(accuracies, rows, "train_accuracy", "training", TRAIN_COLOR, 100.0)
+        _line(accuracies, rows, "val_accuracy", "validation", VAL_COLOR, 100.0)
+        _line(rates, rows, "lr", "learning rate", QUIET_COLOR)
+        _finish(losses, "loss", "cross-entropy (nats)", best_epoch, logarithmic=True)
+        _finish(accuracies, "accuracy", "accuracy (%)", best_epoch)
+        _finish(rates, "learning rate", "learning rate", best_epoch, logarithmic=True)
+        for axes in (losses, accuracies):
+            if axes.get_legend_handles_labels()[0]:
+                axes.legend(loc="best", fontsize=9)
+
+    return render(draw, 13.2, 4.2)
+
+
+def _line(
+    axes: Axes, rows: Sequence[Mapping[str, Any]], column: str, label: str, color: str, factor: float = 1.0
+) -> None:
+    """One curve; epochs without a value (validation every N epochs, none at all) are left out, not drawn as zero."""
+    points = [(row["epoch"], factor * row[column]) for row in rows if row.get(column) is not None]
+    if not points:
+        return
+    marker = "o" if len(points) <= 30 else ""
+    axes.plot(*zip(*points, strict=True), color=color, label=label, marker=marker, markersize=3.5, linewidth=1.6)
+
+
+def _finish(axes: Axes, title: str, ylabel: str, best_epoch: int | None, *, logarithmic: bool = False) -> None:
+    """Axis names, whole epochs, the mark of the best epoch, and a logarithmic axis where it helps."""
+    axes.set(title=title, xlabel="epoch", ylabel=ylabel)
+    axes.grid(visible=True, linewidth=0.6)
+    axes.set_axisbelow(True)
+    epochs = [x for line in axes.lines for x in line.get_xdata()]
+    values = [y for line in axes.lines for y in line.get_ydata()]
+    if not values:
+        axes.text(0.5, 0.5, "not measured", transform=axes.transAxes, ha="center", color=QUIET_COLOR)
+        return
+    if logarithmic and min(values) > 0 and max(values) / min(values) >= _DECADES:
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(numticks=8))
+        axes.yaxis.set_minor_formatter(NullFormatter())
+    if len(set(epochs)) == 1:
+        axes.set_xlim(epochs[0] - 1, epochs[0] + 1)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+    if best_epoch is not None:
+        axes.axvline(best_epoch, color=QUIET_COLOR, linestyle="--", linewidth=1.0, label=f"best epoch ({best_epoch})")

@@ -1,0 +1,62 @@
+"""How a picture is made: a Figure without pyplot, matplotlib's own style, PNG bytes.
+
+pyplot would choose a back end for the whole process, and a ``matplotlibrc`` of the user's would make the
+pictures of two machines differ.
+"""
+
+import io
+from collections.abc import Callable
+from typing import Any
+
+import matplotlib
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+DPI = 100
+TRAIN_COLOR, VAL_COLOR = "#0072b2", "#d55e00"  # Okabe and Ito: told apart by colour-blind readers
+GOOD_COLOR, BAD_COLOR = "#00805c", "#c1272d"
+QUIET_COLOR = "#666666"
+
+_STYLE: dict[Any, Any] = {
+    **{key: value for key, value in matplotlib.rcParamsDefault.items() if key != "backend"},
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 11,
+    "axes.labelsize": 10,
+    "grid.color": "#dddddd",
+    "legend.frameon": False,
+}
+
+
+def render(draw: Callable[[Figure], None], width: float, height: float) -> bytes:
+    """Let ``draw`` fill a figure.
+
+    Args:
+        draw: Puts axes and artists on the figure it is given.
+        width: Inches, of 100 pixels each.
+        height: Inches.
+
+    Returns:
+        The picture as PNG, the same bytes for the same content.
+    """
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+        FigureCanvasAgg(figure)
+        draw(figure)
+        png = io.BytesIO()
+        figure.savefig(png, format="png", metadata={"Software": None}, pil_kwargs={"optimize": True})
+    return png.getvalue()
+
+
+def shorten(name: str, length: int) -> str:
+    """A name that fits: its middle, the least telling part, gives way to an ellipsis."""
+    name = " ".join(name.split())
+    if len(name) <= length:
+        return name
+    tail = (length - 1) // 3
+    return f"{name[: length - 1 - tail].rstrip()}…{name[-tail:].lstrip()}"
+
+
+def percent(fraction: float) -> str:
+    """A share as text, such as 91.3 %."""
+    return f"{100 * fraction:.1f} %"

@@ -1,0 +1,87 @@
+"""What the model sees and says: samples.png, a grid of test pictures with true class, predicted class and confidence."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from cifar_lab import storage
+from cifar_lab.analysis.figures import BAD_COLOR, GOOD_COLOR, percent, render, shorten
+
+_COLUMNS = 8
+_NAME_LENGTH = 13
+
+
+def save_samples(
+    folder: Path,
+    images: np.ndarray,
+    labels: np.ndarray,
+    probs: np.ndarray,
+    class_names: Sequence[str],
+    *,
+    run_name: str,
+    seed: int = 0,
+    count: int = 24,
+) -> None:
+    """Write samples.png.
+
+    Args:
+        folder: Run folder.
+        images: uint8 [N, 3, H, W], tensor on the CPU or array.
+        labels: int64 [N].
+        probs: float64 [N, K].
+        class_names: K names; long ones are shortened in the picture.
+        run_name: For the title.
+        seed: Same seed, same pictures.
+        count: How many; a third of them are mistakes, if there are that many.
+    """
+    images, labels = np.asarray(images), np.asarray(labels)
+    right = probs.argmax(axis=1) == labels
+    chosen = choose_samples(right, seed, count)
+    wrong = int((~right[chosen]).sum())
+    mistakes = f", {wrong} of them mistakes, picked on purpose" if wrong else ""
+    title = f"{run_name}: {len(chosen)} test images{mistakes} (accuracy {percent(right.mean())})"
+
+    def draw(figure: Figure) -> None:
+        figure.suptitle(title, fontsize=12, parse_math=False)
+        grid = figure.subplots(-(-len(chosen) // _COLUMNS), _COLUMNS, squeeze=False)
+        for axes in grid.flat:
+            axes.set_axis_off()
+        for axes, index in zip(grid.flat, chosen, strict=False):
+            _picture(axes, images[index], int(labels[index]), probs[index], class_names)
+
+    rows = -(-len(chosen) // _COLUMNS)
+    storage.write_bytes(folder / "samples.png", render(draw, 1.34 * _COLUMNS, 1.8 * rows + 0.45))
+
+
+def choose_samples(right: np.ndarray, seed: int, count: int) -> np.ndarray:
+    """Positions of the pictures to show: right ones first, then mistakes, each in a seeded order.
+
+    Args:
+        right: bool [N], whether the prediction is right.
+        seed: Same seed, same choice.
+        count: How many at most.
+    """
+    order = np.random.default_rng(seed).permutation(len(right))
+    hits, mistakes = order[right[order]], order[~right[order]]
+    count = min(count, len(right))
+    num_mistakes = min(len(mistakes), max(count // 3, count - len(hits)))
+    return np.concatenate([hits[: count - num_mistakes], mistakes[:num_mistakes]])
+
+
+def _picture(axes: Axes, image: np.ndarray, label: int, probs: np.ndarray, class_names: Sequence[str]) -> None:
+    """One picture in a coloured frame, with what it is, what it was taken for and how surely."""
+    predicted = int(probs.argmax())
+    good = predicted == label
+    color = GOOD_COLOR if good else BAD_COLOR
+    axes.set_axis_on()
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_visible(True)
+    axes.spines[:].set(color=color, linewidth=2.5)
+    axes.imshow(np.moveaxis(image, 0, -1))
+    says = f"{'✓' if good else '✗'} {shorten(class_names[predicted], _NAME_LENGTH)}"
+    truth = f"true: {shorten(class_names[label], _NAME_LENGTH)}"
+    axes.set_title(f"{says}\n{100 * probs[predicted]:.0f} % sure", fontsize=8, color=color, parse_math=False, pad=4)
+    axes.set_xlabel(truth, fontsize=8, labelpad=3, parse_math=False)
