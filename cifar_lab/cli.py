@@ -1,0 +1,102 @@
+"""The program `cifar-lab`: sub-commands only. Imports neither torch nor Hydra before one is chosen."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    name="cifar-lab",
+    help="Train image classifiers on CIFAR-10 and data sets like it, and find out what matters.",
+    epilog="First steps: [bold]cifar-lab train experiment=quickstart[/], then [bold]cifar-lab list models[/].",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _complete_override(ctx: typer.Context, args: list[str], incomplete: str) -> list[str]:
+    """What can stand next behind `train`; a completion must never print an error into a person's line."""
+    from cifar_lab.completion import complete
+    from cifar_lab.errors import LabError
+
+    words = args[args.index("train") + 1 :] if "train" in args else args
+    try:
+        return complete(words, incomplete)
+    except LabError:
+        return []
+
+
+def _complete_list(incomplete: str) -> list[str]:
+    from cifar_lab.listing import GROUPS
+
+    return [name for name in (*GROUPS, "activations") if name.startswith(incomplete)]
+
+
+@app.command(
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []},
+    short_help="Train, test and measure a model; with -m a whole sweep.",
+)
+def train(
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="group=choice, key=value and flags; `cifar-lab train --help` lists them", autocompletion=_complete_override
+        ),
+    ] = None,
+) -> None:
+    """Train, test and measure a model; with -m a whole sweep. `cifar-lab train --help` shows groups, keys and examples."""
+    from cifar_lab.train import main as train_main
+
+    raise typer.Exit(train_main(overrides or []))
+
+
+@app.command("list")
+def list_(
+    what: Annotated[
+        str,
+        typer.Argument(
+            help="experiments, models, optimizers, schedules, activations, data, augment, train or trackers",
+            autocompletion=_complete_list,
+        ),
+    ],
+    config_dir: Annotated[str | None, typer.Option(help="Show the configurations of this folder too.")] = None,
+    plugin: Annotated[list[str] | None, typer.Option(help="Show the rows of this file too (may be repeated).")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print name and description as JSON.")] = False,
+) -> None:
+    """List what there is to choose from, with a line on each.
+
+    Examples: `cifar-lab list models`, `cifar-lab list experiments --json`.
+    """
+    from cifar_lab.errors import guarded
+    from cifar_lab.listing import show_list
+    from cifar_lab.plugins import add_entry_points, add_plugin
+
+    def work() -> None:
+        add_entry_points()
+        for file in plugin or []:
+            add_plugin(file)
+        show_list(what, config_dir=config_dir, as_json=as_json)
+
+    raise typer.Exit(guarded(work))
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    from cifar_lab import __version__
+
+    print(f"cifar-lab {__version__}")
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    if sys.argv[1:] == ["--version"]:
+        version()
+        return
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,189 @@
+"""The run folder: its name, its lock, whose it is, how far it got, and what it left.
+
+Other tools read these folders, so the names are a contract (README, "What a run leaves"). A folder
+belongs to one configuration, one state of the code and one state of the data; running again in it
+continues, and is refused when one of the three has changed.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cifar_lab import __version__, storage
+from cifar_lab.config import Config, flatten, to_plain
+from cifar_lab.errors import CheckpointError, ResumeError
+
+RESULT_SCHEMA = 1
+PLACES = ("data.root", "data.download", "data.sources", "device", "threads", "tracker", "train.keep", "train.checkpoint_every_s")
+"""Keys that say where and with what a run runs, not what it computes: no part of the configuration digest."""
+
+
+def new_run_folder(parent: Path, name: str) -> Path:
+    """Create ``parent/<stamp>_<name>`` exclusively, so that two runs never share a folder by accident."""
+    while True:
+        folder = parent / f"{datetime.now().strftime('%Y-%m-%d_%H-%M-%S-%f')}_{name}"
+        try:
+            storage.make_folder(folder, exclusive=True)
+        except FileExistsError:
+            continue
+        return folder
+
+
+def comparable(plain: dict[str, Any]) -> dict[str, Any]:
+    """The part of a configuration that decides what is computed, as dotted keys."""
+    flat = flatten(plain)
+    return {k: v for k, v in flat.items() if not any(k == p or k.startswith(f"{p}.") for p in PLACES)}
+
+
+def config_digest(config: Config) -> str:
+    """SHA-256 of what a configuration computes; places and devices do not count."""
+    return storage.digest(comparable(to_plain(config)))
+
+
+def code_digest(plugins: Sequence[Path] = ()) -> str:
+    """SHA-256 over the package's version, its source files and the plugin files in use."""
+    package = Path(__file__).parent
+    total = sha256(__version__.encode())
+    for path in [*sorted(package.rglob("*.py")), *plugins]:
+        name = path.relative_to(package).as_posix() if path.is_relative_to(package) else path.name
+        total.update(name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return total.hexdigest()
+
+
+def differences(old: dict[str, Any], new: dict[str, Any]) -> list[tuple[str, Any, Any]]:
+    """Dotted keys whose values differ between two plain configurations, places left out."""
+    a, b = comparable(old), comparable(new)
+    return [(k, a.get(k), b.get(k)) for k in dict.fromkeys([*a, *b]) if a.get(k) != b.get(k)]
+
+
+class RunFolder:
+    """One run's folder, held by one process at a time.
+
+    Args:
+        path: The folder; created when it is not there.
+
+    Raises:
+        LockedError: Another process works in it.
+        DiskError: It cannot be created.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._fresh = not path.is_dir() or not any(path.iterdir())
+        storage.make_folder(path)
+        self._lock = storage.FolderLock(path)
+
+    def __enter__(self) -> "RunFolder":
+        self._lock.__enter__()
+        storage.remove_leftovers(self.path)
+        return self
+
+    def __exit__(self, *exc: Any) -> None:
+        self._lock.__exit__(*exc)
+
+    def discard_if_fresh(self) -> bool:
+        """Take the lock's file away again when nothing was written here; call it after the lock is given back."""
+        names = {p.name for p in self.path.iterdir()} if self.path.is_dir() else set()
+        if not self._fresh or names - {storage.LOCK_NAME}:
+            return False
+        (self.path / storage.LOCK_NAME).unlink(missing_ok=True)
+        return True
+
+    def config(self) -> dict[str, Any] | None:
+        """The plain configuration that the folder belongs to; None for a new folder."""
+        path = self.path / "config.yaml"
+        if not path.is_file():
+            return None
+        try:
+            plain = yaml.safe_load(path.read_text())
+        except (OSError, yaml.YAMLError) as error:
+            raise CheckpointError(f"{path} cannot be read: {error}", hint="use another hydra.run.dir") from error
+        if not isinstance(plain, dict):
+            raise CheckpointError(f"{path} is no configuration", hint="use another hydra.run.dir")
+        return plain
+
+    def result(self) -> dict[str, Any] | None:
+        """result.json, when there is one of ours."""
+        path = self.path / "result.json"
+        if not path.is_file():
+            return None
+        found = storage.read_json(path)
+        return found if isinstance(found, dict) and found.get("schema") == RESULT_SCHEMA else None
+
+    def adopt(self, config: Config) -> None:
+        """Take over what ``auto`` meant when the run began, so that it means the same when it goes on."""
+        old = self.config()
+        if old and config.train.precision == "auto":
+            config.train.precision = old.get("train", {}).get("precision", "auto")
+
+    def finished(self, config: Config, code: str) -> dict[str, Any] | None:
+        """The result, when this very configuration and code are done here."""
+        result = self.result()
+        if result is None or result.get("status") != "done":
+            return None
+        digests = result.get("digests", {})
+        return result if (digests.get("config"), digests.get("code")) == (config_digest(config), code) else None
+
+    def claim(self, config: Config, code: str, data: str, overrides: Sequence[str]) -> None:
+        """Make the folder this run's, or check that it already is; writes config.yaml and overrides.txt.
+
+        Raises:
+            ResumeError: The folder holds a run of another configuration, code or data; more epochs are fine.
+        """
+        plain = to_plain(config)
+        old = self.config()
+        if old is not None:
+            self._same_run(old, plain, {"code": code, "data": data})
+        elif not self._fresh and any((self.path / n).exists() for n in ("result.json", "checkpoints", "metrics.jsonl")):
+            raise ResumeError(
+                f"{self.path} holds a run without its config.yaml", hint="use another hydra.run.dir", kept="nothing was changed"
+            )
+        storage.write_text(self.path / "config.yaml", yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
+        storage.write_text(self.path / "overrides.txt", "".join(f"{o}\n" for o in overrides))
+        storage.write_json(self.path / "digests.json", {"config": config_digest(config), "code": code, "data": data})
+
+    def _same_run(self, old: dict[str, Any], new: dict[str, Any], digests: dict[str, str]) -> None:
+        """Refuse another configuration, code or data, naming the first difference."""
+        changed = [d for d in differences(old, new) if not (d[0] == "train.epochs" and int(d[2]) > int(d[1]))]
+        kept = f"{self.path} is untouched"
+        if changed:
+            text = ", ".join(f"{key} differs ({_short(a)} -> {_short(b)})" for key, a, b in changed[:3])
+            more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+            raise ResumeError(
+                f"{text}{more}",
+                kept=kept,
+                hint="use another hydra.run.dir, or the settings in its config.yaml; only train.epochs may grow",
+            )
+        path = self.path / "digests.json"
+        before = storage.read_json(path) if path.is_file() else {}
+        for what, value in digests.items():
+            if before.get(what, value) != value:
+                raise ResumeError(
+                    f"the {what} differs from what {self.path} was begun with ({before[what][:8]} -> {value[:8]})",
+                    kept=kept,
+                    hint="use another hydra.run.dir for a new run" + (", or check out the old code" if what == "code" else ""),
+                )
+
+    def open_test_set(self) -> int:
+        """Count one more opening of the test set, before it is opened.
+
+        Returns:
+            How often it has been opened in this folder, this time included.
+        """
+        path = self.path / "test_openings.json"
+        count = (storage.read_json(path)["test_openings"] if path.is_file() else 0) + 1
+        storage.write_json(path, {"test_openings": count})
+        return count
+
+    def write_result(self, result: dict[str, Any]) -> None:
+        """Write result.json; the last thing that a run does."""
+        storage.write_json(self.path / "result.json", {"schema": RESULT_SCHEMA, **result})
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."

@@ -1,0 +1,249 @@
+"""From argv and YAML to a checked ``Config``: the only place that composes, and one of the few that know Hydra.
+
+Hydra alone refuses plain mistyped keys, but accepts ``+optimizer.ler=0.1``, ``++key``, added
+callbacks and resolvers that read the environment. So everything composed here is laid over the
+schemas once more, strictly, and whatever is no field is refused before a folder appears. The
+schemas of components come from the signatures of their builders (``signatures``).
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import field, fields, is_dataclass, make_dataclass
+from enum import Enum
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from cifar_lab.config import Component, Config, check
+from cifar_lab.errors import ConfigError
+from cifar_lab.explain import did_you_mean, explain, unknown_key
+from cifar_lab.models import ACTIVATIONS
+from cifar_lab.signatures import REQUIRED, Key
+from cifar_lab.tables import COMPONENTS, conf_dir, known_keys, signature
+
+_OWN_TARGETS = {
+    "hydra.sweeper": ("hydra_plugins.cifar_lab.sweeper.LabSweeper",),
+    "hydra.launcher": ("hydra._internal.core_plugins.basic_launcher.BasicLauncher",),
+}
+GROUPS = ("data", "augment", "model", "optimizer", "schedule", "train", "tracker")
+_CODE_KEYS = ("hydra.callbacks", "hydra.job_logging", "hydra.hydra_logging", "hydra.searchpath", "hydra.output_subdir")
+_FOLDER_KEYS = ("hydra.run.dir", "hydra.sweep.dir")
+_RESOLVER = re.compile(r"\$\{\s*[\w.]+\s*:")
+
+
+@cache
+def _schema(row: str, kind: str, name: str) -> type:
+    """A dataclass with one typed field per key, for omegaconf. ``row`` is part of the cache key."""
+    items: list[Any] = [("name", str, field(default=name))]
+    for key in signature(kind, name).keys:
+        kind_of: Any = Enum(key.name, {c: c for c in key.choices}) if key.choices else key.kind
+        default = kind_of[key.default] if key.choices and key.default in key.choices else key.default
+        if key.is_tuple:
+            kind_of = list[kind_of]
+            default = list(default) if isinstance(default, tuple | list) else default
+        if key.optional:
+            kind_of = kind_of | None
+        made = field(default_factory=lambda d=default: list(d)) if isinstance(default, list) else field(default=default)
+        items.append((key.name, kind_of, made))
+    return make_dataclass(f"{kind}_{name}", items)
+
+
+def schema_of(kind: str, name: str) -> type:
+    """The schema of a component as a dataclass type that omegaconf understands."""
+    signature(kind, name)
+    return _schema(COMPONENTS[kind][name], kind, name)
+
+
+def register() -> None:
+    """Store all schemas where Hydra finds them; a row without a YAML of its own is selectable too."""
+    store = ConfigStore.instance()
+    store.store(group="schema", name="base", node=_base_schema(), package="_global_")
+    for kind, table in COMPONENTS.items():
+        for name in table:
+            node = schema_of(kind, name)
+            store.store(group=f"schema/{kind}", name=name, node=node)
+            if not (conf_dir() / kind / f"{name}.yaml").is_file():
+                store.store(group=kind, name=name, node=node)
+
+
+@cache
+def _base_schema() -> type:
+    """``Config`` with its components open: each brings its own schema."""
+    items = [
+        (f.name, Any if f.type is Component else f.type, field(default=None) if f.type is Component else _copy(f))
+        for f in fields(Config)
+    ]
+    return make_dataclass("Config", items)
+
+
+def _copy(f: Any) -> Any:
+    """The field again, for another dataclass."""
+    return field(default=f.default, default_factory=f.default_factory, metadata=f.metadata)
+
+
+def compose(overrides: Sequence[str], config_dir: str | Path | None = None) -> Config:
+    """Compose and check one run's configuration; nothing is created.
+
+    Args:
+        overrides: Hydra overrides without sweeps, such as ``model=resnet18``.
+        config_dir: A person's own folder of configurations, searched beside ours.
+
+    Raises:
+        ConfigError: Anything in it is unknown, mistyped, out of range or not allowed.
+    """
+    return to_config(compose_raw(overrides, config_dir))
+
+
+def compose_raw(overrides: Sequence[str], config_dir: str | Path | None = None) -> DictConfig:
+    """Compose with Hydra's own node included, refusing overrides and Hydra settings that are not allowed."""
+    refuse_overrides(parse_overrides(overrides))
+    extra = [f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"] if config_dir else []
+    try:
+        with initialize_config_dir(str(conf_dir().resolve()), version_base="1.3", job_name="cifar-lab"):
+            config = hydra_compose("config", overrides=[*overrides, *extra], return_hydra_config=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise explain(error, known_keys()) from error
+    _check_hydra(config.hydra)
+    return config
+
+
+def parse_overrides(overrides: Sequence[str]) -> list[Override]:
+    """Parse with Hydra's grammar.
+
+    Raises:
+        ConfigError: One does not parse.
+    """
+    parsed = []
+    for text in overrides:
+        try:
+            parsed += OverridesParser.create().parse_overrides([text])
+        except HydraException as error:
+            raise ConfigError(
+                f"cannot read the override '{text}'", hint="write key=value; quote values with spaces or commas: 'key=\"a, b\"'"
+            ) from error
+    return parsed
+
+
+def refuse_overrides(parsed: Sequence[Override]) -> None:
+    """Refuse what no configuration of ours may do, by the look of the override alone."""
+    for override in parsed:
+        text, key = override.input_line or "", override.key_or_group
+        if override.is_delete():
+            raise ConfigError(f"'{text}': keys cannot be deleted", hint="0 or null switches a setting off")
+        if "_target_" in key or key.startswith(_CODE_KEYS):
+            hint = "code comes in by --plugin FILE.py, configurations by --config-dir DIR"
+            raise ConfigError(f"'{text}': not allowed, configurations are data", hint=hint)
+        kind, _, rest = key.partition(".")
+        if kind in COMPONENTS and rest == "name":
+            hint = f"choose with {kind}=NAME; `cifar-lab list {kind}s` shows all"
+            raise ConfigError(f"'{text}': {key} cannot be overridden", hint=hint)
+        if key in GROUPS and not override.is_sweep_override() and not isinstance(override.value(), str):
+            raise ConfigError(f"'{text}': choose {key} by name", hint=f"{key}=NAME; single settings are {key}.KEY=VALUE")
+        if _RESOLVER.search(text.replace("${now:", "") if key in _FOLDER_KEYS else text):
+            hint = "let the shell fill it in, for example key=$HOME/data"
+            raise ConfigError(f"'{text}': resolvers are not allowed in a value", hint=hint)
+
+
+def _check_hydra(node: DictConfig) -> None:
+    """Refuse callbacks, log handlers and foreign ``_target_`` that came in by a file."""
+    if node.callbacks:
+        raise ConfigError(f"hydra.callbacks={list(node.callbacks)}: not allowed, configurations are data")
+    for name in ("job_logging", "hydra_logging"):
+        if OmegaConf.select(node, f"{name}.handlers"):
+            raise ConfigError(f"hydra.{name}: not allowed; every run writes run.log in its folder")
+    for name, allowed in _OWN_TARGETS.items():
+        target = OmegaConf.select(node, f"{name.removeprefix('hydra.')}._target_")
+        if target not in allowed:
+            raise ConfigError(f"{name}._target_={target}: not allowed", hint="launchers are chosen by hydra/launcher=NAME")
+
+
+def to_config(composed: DictConfig) -> Config:
+    """Lay what Hydra composed strictly over the schemas and turn it into plain, typed Python.
+
+    Raises:
+        ConfigError: A key is no field, a value has the wrong type or is out of range.
+    """
+    plain = OmegaConf.to_container(composed, resolve=False)
+    assert isinstance(plain, dict)
+    plain.pop("hydra", None)
+    _refuse_resolvers(plain, "")
+    try:
+        plain = OmegaConf.to_container(OmegaConf.masked_copy(composed, list(plain)), resolve=True, enum_to_str=True)
+        assert isinstance(plain, dict)
+        parts = {kind: _component(kind, plain.pop(kind)) for kind in COMPONENTS}
+        for key in plain:
+            _known(key, [f.name for f in fields(Config)], "")
+        base = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(_base_schema()), _strict(plain)))
+    except OmegaConfBaseException as error:
+        raise explain(error, known_keys()) from error
+    config = Config(**{f.name: parts.get(f.name, getattr(base, f.name)) for f in fields(Config)})
+    try:
+        check(config)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    return config
+
+
+def _strict(plain: dict[Any, Any]) -> dict[Any, Any]:
+    """Refuse keys of our own parts that are no field; omegaconf does the types."""
+    for f in fields(Config):
+        if is_dataclass(f.type) and f.type is not Component and isinstance(plain.get(f.name), dict):
+            for key in plain[f.name]:
+                _known(key, [inner.name for inner in fields(f.type)], f"{f.name}.")
+    return plain
+
+
+def _component(kind: str, plain: Any) -> Component:
+    """Check the keys of one component against its signature."""
+    if not isinstance(plain, dict) or not isinstance(plain.get("name"), str):
+        raise ConfigError(
+            f"{kind}={plain}: no {kind} is chosen", hint=f"choose with {kind}=NAME; `cifar-lab list {kind}s` shows all"
+        )
+    name = plain["name"]
+    keys = {key.name: key for key in signature(kind, name).keys}
+    for key in plain:
+        _known(key, ["name", *keys], f"{kind}.")
+    merged = OmegaConf.merge(OmegaConf.structured(schema_of(kind, name)), plain)
+    values = OmegaConf.to_container(merged, enum_to_str=True)
+    assert isinstance(values, dict)
+    settings = {key: _value(kind, keys[key], value) for key, value in values.items() if key != "name"}
+    return Component(name, settings)
+
+
+def _value(kind: str, key: Key, value: Any) -> Any:
+    """One value of a component in the type that the builder expects."""
+    if value == REQUIRED:
+        raise ConfigError(f"{kind}.{key.name} has no value", hint=f"give it: {kind}.{key.name}=...")
+    if key.is_tuple and value is not None:
+        if key.length and len(value) != key.length:
+            raise ConfigError(f"{kind}.{key.name}={value}; must have {key.length} values")
+        return tuple(value)
+    if key.name == "activation" and value not in ACTIVATIONS:
+        raise ConfigError(
+            f"{kind}.activation={value}: unknown activation{did_you_mean(value, ACTIVATIONS)}",
+            hint="`cifar-lab list activations` shows all",
+        )
+    return value
+
+
+def _refuse_resolvers(node: Any, prefix: str) -> None:
+    """Refuse ``${resolver:...}`` anywhere in a composed configuration, whoever wrote it."""
+    items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for key, value in items:
+        if isinstance(value, str) and _RESOLVER.search(value):
+            raise ConfigError(f"{prefix}{key}={value}: resolvers are not allowed in a configuration")
+        _refuse_resolvers(value, f"{prefix}{key}.")
+
+
+def _known(key: Any, allowed: Sequence[str], prefix: str) -> None:
+    if key not in allowed:
+        raise unknown_key(f"{prefix}{key}", [f"{prefix}{k}" for k in allowed])

@@ -1,0 +1,117 @@
+"""From a multirun command to its jobs: their overrides, their folder names, and what became of them.
+
+Folder names are stable (no time stamps, no numbers), so that the same command finds its jobs again:
+a finished job is not run twice, an interrupted one continues.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.types import Override
+from rich.console import Console
+from rich.table import Table
+
+from cifar_lab.errors import ConfigError
+from cifar_lab.runs import config_digest
+from cifar_lab.schema import compose, parse_overrides
+
+LONGEST_NAME = 120
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of a sweep."""
+
+    name: str
+    overrides: tuple[str, ...]
+
+
+def plan(arguments: Sequence[str], config_dir: str | Path | None = None) -> list[Job]:
+    """Expand a multirun command and check every job before any starts.
+
+    Jobs whose configurations are equal are one job.
+
+    Args:
+        arguments: Overrides, some with several values (``seed=0,1``, ``seed=range(0,5)``, ``model=glob(*)``).
+        config_dir: A person's own folder of configurations.
+
+    Raises:
+        ConfigError: A job is not acceptable, or there is none.
+    """
+    parsed = parse_overrides(arguments)
+    swept = [o.key_or_group for o in parsed if o.is_sweep_override()]
+    jobs: dict[str, Job] = {}
+    for overrides in (o for batch in BasicSweeper.split_arguments(parsed, None) for o in batch):
+        digest = config_digest(compose(overrides, config_dir))
+        values = [text for text in overrides if _key(text) in swept]
+        jobs.setdefault(digest, Job(folder_name(values) if values else "job", tuple(overrides)))
+    if not jobs:
+        empty = [o.input_line for o in parsed if o.is_sweep_override()]
+        raise ConfigError(
+            f"the sweep {' '.join(map(str, empty))} has no jobs", hint="a glob matches names of a group, not plain values"
+        )
+    return list(jobs.values())
+
+
+def sweep_name(parsed: Sequence[Override]) -> str:
+    """Folder of a sweep: the experiment or model it is about, and the swept keys."""
+    fixed = {o.key_or_group: str(o.value()) for o in parsed if not o.is_sweep_override()}
+    about = next((fixed[k] for k in ("study", "experiment", "model") if k in fixed), "small_cnn")
+    swept = [o.key_or_group for o in parsed if o.is_sweep_override()]
+    return folder_name([about, *swept])
+
+
+def folder_name(parts: Sequence[str]) -> str:
+    """A safe, stable name; what is unsafe or too long is replaced by 8 hex digits of its digest."""
+    text = ",".join(parts)
+    safe = re.sub(r"[^A-Za-z0-9_.=,+\-]", "_", text.replace("/", "-"))
+    if safe == text.replace("/", "-") and len(safe) <= LONGEST_NAME:
+        return safe
+    return f"{safe[: LONGEST_NAME - 9]}-{sha256(text.encode()).hexdigest()[:8]}"
+
+
+def _key(override: str) -> str:
+    return override.partition("=")[0].lstrip("+")
+
+
+def first_job(parsed: Sequence[Override]) -> list[str]:
+    """Overrides of the first job, enough to check what all jobs share.
+
+    Raises:
+        ConfigError: There is no job.
+    """
+    for batch in BasicSweeper.split_arguments(list(parsed), None):
+        for overrides in batch:
+            return list(overrides)
+    raise ConfigError("the sweep has no jobs", hint="a glob matches names of a group, not plain values")
+
+
+def show_summary(jobs: Sequence[Job], results: Sequence[dict[str, Any]], failed: Sequence[tuple[str, BaseException]]) -> None:
+    """Print one line per job: accuracies, seconds and folder, or what ended it."""
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for column in ("job", "val", "test", "seconds"):
+        table.add_column(column, overflow="fold", justify="left" if column == "job" else "right")
+    errors = dict(failed)
+    done = iter(results)
+    for job in jobs:
+        if job.name in errors:
+            error = errors[job.name]
+            table.add_row(job.name, "failed", getattr(error, "code", "E-BUG"), "")
+            continue
+        result = next(done)
+        metrics, cost = result["metrics"], result["cost"]
+        val, test = (f"{100 * m['accuracy']:.2f} %" if m else "-" for m in (metrics["val"], metrics["test"]))
+        table.add_row(job.name, val, test, f"{cost['train_s']:.1f}")
+    Console().print(table)
+
+
+def failure_text(done: int, errors: Sequence[BaseException]) -> str:
+    """``40 done, 10 failed (2 E-OOM, 8 E-DIVERGED)``."""
+    codes = Counter(getattr(error, "code", "E-BUG") for error in errors)
+    return f"{done} done, {len(errors)} failed ({', '.join(f'{n} {code}' for code, n in codes.items())})"

@@ -1,0 +1,1 @@
+"""Hydra plugins of cifar-lab: shells only; Hydra finds them nowhere else."""
