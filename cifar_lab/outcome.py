@@ -1,0 +1,152 @@
+"""What a run leaves: predictions made once, the numbers and pictures drawn from them, and its record."""
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cifar_lab import memory, storage
+from cifar_lab.analysis.confusion import save_confusion
+from cifar_lab.analysis.curves import save_curves
+from cifar_lab.analysis.report import save_report
+from cifar_lab.analysis.samples import save_samples
+from cifar_lab.config import Config
+from cifar_lab.data.sets import ImageSet, Splits
+from cifar_lab.engine.predict import Predictions, predict
+from cifar_lab.engine.weights import BEST, load_into, load_weights
+from cifar_lab.metrics import log_softmax, summarize
+from cifar_lab.parts import Parts, build_batches
+from cifar_lab.runs import RunFolder
+from cifar_lab.runtime import StopFlag
+from cifar_lab.tracking import METRICS_FILE
+
+
+def select_weights(config: Config, parts: Parts, folder: Path) -> int | None:
+    """Put the weights that are to be tested into the evaluated model.
+
+    Returns:
+        Their epoch; None where nothing was trained.
+    """
+    done = parts.state.progress.epochs_done
+    if done == 0:
+        return None
+    if config.train.select == "last":
+        return done
+    tensors, manifest = load_weights(folder / "checkpoints" / BEST)
+    load_into(parts.state.eval_model, tensors)
+    return manifest["epoch"]
+
+
+def measure(config: Config, parts: Parts, folder: RunFolder, best_epoch: int | None, stop: StopFlag) -> dict[str, Any]:
+    """Predict every split once with the selected weights, save the predictions, and say all there is to say of them.
+
+    The test set is opened last, and the opening is counted before it happens.
+
+    Returns:
+        ``metrics``, ``best_epoch``, ``epochs_done``, ``stopped_early``, ``test_openings`` and ``cost``.
+    """
+    splits = parts.splits
+    metrics: dict[str, Any] = {"train": None, "val": None, "test": None}
+    predictions: dict[str, tuple[ImageSet, Predictions]] = {}
+    openings = 0
+    for split, images in (("train", splits.train), ("val", splits.val), ("test", splits.test)):
+        if images is None:
+            continue
+        if split == "test":
+            openings = folder.open_test_set()
+        answers = _predict(config, parts, images, stop)
+        smoothing = config.train.label_smoothing if split == "train" else 0.0
+        metrics[split] = summarize(answers.logits, answers.labels, splits.class_names, label_smoothing=smoothing)
+        if split != "train":
+            predictions[split] = (images, answers)
+    storage.write_bytes(folder.path / "predictions.npz", pack_predictions(predictions))
+    rows = storage.read_lines(folder.path / METRICS_FILE)
+    _draw(config, splits, predictions["test"][1], folder.path, rows, best_epoch)
+    cost = {**parts.cost, **_effort(parts, rows)}
+    storage.write_json(folder.path / "cost.json", cost)
+    return {
+        "metrics": metrics,
+        "best_epoch": best_epoch,
+        "epochs_done": parts.state.progress.epochs_done,
+        "stopped_early": parts.state.stopper.reason or None,
+        "test_openings": openings,
+        "cost": cost,
+    }
+
+
+def pack_predictions(predictions: Mapping[str, tuple[ImageSet, Predictions]]) -> bytes:
+    """predictions.npz: ``{split}_logits`` float32 [N, K], ``{split}_labels`` int64 [N], ``{split}_ids`` int64 [N]."""
+    arrays: dict[str, np.ndarray] = {}
+    for split, (images, answers) in predictions.items():
+        arrays[f"{split}_logits"] = answers.logits.numpy()
+        arrays[f"{split}_labels"] = answers.labels.numpy()
+        arrays[f"{split}_ids"] = images.ids.numpy()
+    packed = io.BytesIO()
+    np.savez_compressed(packed, allow_pickle=False, **arrays)
+    return packed.getvalue()
+
+
+def data_record(config: Config, parts: Parts) -> dict[str, Any]:
+    """What result.json says about the data."""
+    splits = parts.splits
+    counts = {s: len(part) if part is not None else 0 for s, part in vars(splits).items() if s in ("train", "val", "test")}
+    mean, std = parts.normalization
+    return {
+        "name": config.data.name,
+        "classes": list(splits.class_names),
+        "images": counts,
+        "image_size": list(splits.train.images.shape[-2:]),
+        "normalization": {"mean": list(mean), "std": list(std)},
+        "notes": list(splits.notes),
+    }
+
+
+def run_name(config: Config, splits: Splits) -> str:
+    """The title of pictures: model, data, and what must be said about the data."""
+    notes = f" ({'; '.join(splits.notes)})" if splits.notes else ""
+    return f"{config.model.name} on {config.data.name}{notes}"
+
+
+def _predict(config: Config, parts: Parts, images: ImageSet, stop: StopFlag) -> Predictions:
+    """Logits of one set."""
+    state = parts.state
+    batches = build_batches(config, images, parts.normalization, state.device)
+
+    def stop_if_asked() -> None:
+        stop.check("the final evaluation", kept="all checkpoints")
+
+    return predict(
+        state.eval_model, batches, device=state.device, precision=state.precision, tta=config.train.tta, stop=stop_if_asked
+    )
+
+
+def _draw(
+    config: Config,
+    splits: Splits,
+    test: Predictions,
+    folder: Path,
+    rows: Sequence[Mapping[str, Any]],
+    best_epoch: int | None,
+) -> None:
+    """Tables and pictures of the test set, and the learning curves."""
+    name = run_name(config, splits)
+    probs = np.exp(log_softmax(test.logits.double().numpy()))
+    labels = test.labels.numpy()
+    save_confusion(folder, probs, labels, splits.class_names, run_name=name)
+    save_report(folder, probs, labels, splits.class_names)
+    save_curves(folder, rows, run_name=name, best_epoch=best_epoch)
+    save_samples(folder, splits.test.images.numpy(), labels, probs, splits.class_names, run_name=name, seed=config.seed)
+
+
+def _effort(parts: Parts, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Seconds of all epochs with their evaluations, images per second of training alone, and peak memory."""
+    training = sum(row["train_seconds"] for row in rows)
+    images = sum(row["train_seconds"] * row["images_per_s"] for row in rows)
+    return {
+        "train_s": sum(row["seconds"] for row in rows),
+        "images_per_s": images / training if training > 0 else None,
+        "peak_memory_mib": memory.peak_mib(parts.state.device),
+        "peak_memory_of": "CUDA allocator" if parts.state.device.type == "cuda" else "process",
+    }

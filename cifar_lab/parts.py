@@ -1,0 +1,156 @@
+"""From a configuration to parts: batches on the device, model, optimiser, schedule and the state that is trained."""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from cifar_lab import runtime
+from cifar_lab.analysis.cost import model_cost
+from cifar_lab.config import Config
+from cifar_lab.data.augment import normalization
+from cifar_lab.data.batches import Batches
+from cifar_lab.data.sets import ImageSet, Splits
+from cifar_lab.engine.fit import steps_per_epoch
+from cifar_lab.engine.state import TrainState
+from cifar_lab.engine.weights import load_into, load_weights
+from cifar_lab.errors import CheckpointError, ConfigError
+from cifar_lab.models.build import build_model
+from cifar_lab.optim.optimizers import build_optimizer
+from cifar_lab.optim.schedules import build_schedule
+from cifar_lab.plugins import PREFIX
+from cifar_lab.tables import COMPONENTS
+
+
+@dataclass
+class Parts:
+    """What a configuration becomes.
+
+    Attributes:
+        splits: The images, in host memory.
+        train: Shuffled and augmented batches.
+        val: Plain batches; None where nothing is held out.
+        state: Model, optimiser, schedule and how far they are.
+        cost: Parameters and multiply-adds of the model.
+        normalization: Mean and standard deviation per channel.
+    """
+
+    splits: Splits
+    train: Batches
+    val: Batches | None
+    state: TrainState
+    cost: dict[str, Any]
+    normalization: tuple[tuple[float, ...], tuple[float, ...]]
+
+
+def build_parts(config: Config, splits: Splits, device: torch.device) -> Parts:
+    """Build everything that is trained or trains; ``train.precision`` becomes what ``auto`` means here.
+
+    Raises:
+        ConfigError: A builder refuses a value, or the model does not fit the images or the classes.
+        CheckpointError: ``init_from`` cannot be read or does not fit the model.
+    """
+    train, size = config.train, config.data.input_size or splits.train.images.shape[-1]
+    runtime.seed_everything(config.seed)
+    with _refusals("model", config.model.name):
+        model = build_model(config.model.name, num_classes=splits.num_classes, input_size=size, **config.model.settings)
+    if config.init_from:
+        _load(model, config.init_from)
+    model = model.to(device=device)
+    if train.channels_last:
+        model = model.to(memory_format=torch.channels_last)  # pyrefly: ignore
+    train.precision = runtime.resolve_precision(train.precision, device, model)
+    _check_forward(model, config.model.name, splits, size, device)
+    cost = model_cost(model, (3, size, size), device)
+    statistics = normalization(config.data.normalize, splits.train)
+    batches = build_batches(config, splits.train, statistics, device, training=True)
+    val = build_batches(config, splits.val, statistics, device) if splits.val is not None else None
+    steps = steps_per_epoch(len(batches), train.accumulation_steps)
+    with _refusals("optimizer", config.optimizer.name):
+        optimizer = build_optimizer(config.optimizer.name, model, **config.optimizer.settings)
+    with _refusals("schedule", config.schedule.name):
+        schedule = build_schedule(
+            config.schedule.name,
+            lr=optimizer.param_groups[0]["lr"],
+            total_steps=max(1, steps * train.epochs),
+            steps_per_epoch=steps,
+            **config.schedule.settings,
+        )
+    state = TrainState(model, optimizer, schedule, train, device=device, precision=train.precision)
+    return Parts(splits, batches, val, state, cost, statistics)
+
+
+def build_batches(
+    config: Config,
+    images: ImageSet,
+    statistics: tuple[tuple[float, ...], tuple[float, ...]],
+    device: torch.device,
+    *,
+    training: bool = False,
+) -> Batches:
+    """Batches of one set: shuffled and augmented for training, plain for everything else."""
+    mean, std = statistics
+    return Batches(
+        images,
+        batch_size=config.train.batch_size if training else config.train.eval_batch_size,
+        mean=mean,
+        std=std,
+        device=device,
+        seed=config.seed,
+        augment=config.augment if training else None,
+        shuffle=training,
+        drop_last=training and config.train.drop_last,
+        channels_last=config.train.channels_last,
+        input_size=config.data.input_size,
+    )
+
+
+def _load(model: nn.Module, source: str) -> None:
+    """Start from another run's weights."""
+    tensors, _ = load_weights(source)
+    try:
+        load_into(model, tensors)
+    except CheckpointError as error:
+        raise CheckpointError(f"init_from={source}: {error.what}", hint="the model must be built with the same settings") from error
+
+
+def _check_forward(model: nn.Module, name: str, splits: Splits, size: int, device: torch.device) -> None:
+    """Ask the model about one blank image: what does not fit is found before anything is written."""
+    images = torch.zeros(1, 3, size, size, device=device)
+    was_training = model.training
+    with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.no_grad():
+        try:
+            logits = model.eval()(images)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:
+            raise ConfigError(
+                f"model={name} does not take images of {size}x{size} pixels: {' '.join(str(error).split())}",
+                hint="see data.input_size and the model's own settings; --debug shows the traceback",
+            ) from error
+        finally:
+            model.train(was_training)
+    found = list(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+    if found != [1, splits.num_classes]:
+        raise ConfigError(f"model={name} answers one image with {found}; must be logits [1, {splits.num_classes}]")
+
+
+@contextlib.contextmanager
+def _refusals(kind: str, name: str) -> Iterator[None]:
+    """A value that a builder refuses is the person's; so is whatever goes wrong in their own plugin."""
+    try:
+        yield
+    except ValueError as error:
+        raise ConfigError(f"{kind}={name}: {error}") from error
+    except Exception as error:
+        row = COMPONENTS[kind][name]
+        if not row.startswith(PREFIX):
+            raise
+        where = row.removeprefix(PREFIX).replace(":", ".py: ")
+        raise ConfigError(
+            f"{kind}={name}: {where} raised {type(error).__name__}: {' '.join(str(error).split())}",
+            hint="--debug shows the traceback",
+        ) from error

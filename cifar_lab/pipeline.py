@@ -1,0 +1,158 @@
+"""One run in its folder, from a checked configuration to result.json, readable from top to bottom.
+
+The same call again continues where the run stopped, or shows what is already done.
+"""
+
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cifar_lab import memory, outcome, runs, runtime, storage
+from cifar_lab.config import Config
+from cifar_lab.data.splits import load_splits
+from cifar_lab.display import show_result
+from cifar_lab.engine.checkpoint import Checkpoints, finish_checkpoints
+from cifar_lab.engine.fit import fit
+from cifar_lab.engine.weights import step_folders
+from cifar_lab.errors import DivergedError, Interrupted, LabError, ResumeError
+from cifar_lab.parts import Parts, build_parts
+from cifar_lab.plugins import plugin_files
+from cifar_lab.tracking import Tracker
+
+
+def run(config: Config, path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Train, test and measure; or continue, or show what is done.
+
+    Args:
+        config: Checked; ``train.precision`` is replaced by what ``auto`` means here.
+        path: The run folder.
+        overrides: What the person typed, for the record.
+
+    Returns:
+        The content of result.json.
+
+    Raises:
+        LabError: With the code and the exit code of what went wrong; the folder keeps what was good.
+    """
+    folder = runs.RunFolder(path)
+    code = runs.code_digest(plugin_files())
+    try:
+        with folder, runtime.StopFlag() as stop:
+            folder.adopt(config)
+            if (done := folder.finished(config, code)) is not None:
+                print(f"already done: {path}")
+                show_result(done, str(path))
+                return done
+            return _run(config, folder, code, overrides, stop)
+    except BaseException:
+        folder.discard_if_fresh()
+        raise
+
+
+def _run(config: Config, folder: runs.RunFolder, code: str, overrides: Sequence[str], stop: runtime.StopFlag) -> dict[str, Any]:
+    """The run itself, in a folder that is locked."""
+    began = time.perf_counter()
+    device = runtime.resolve_device(config.device)
+    runtime.set_threads(config.threads)
+    runtime.set_deterministic(config.train.deterministic)
+    memory.reset_peak(device)
+    tracker = Tracker(folder.path, config)
+    splits = load_splits(config.data, stop=stop.check, progress=tracker.progress)
+    with runtime.out_of_memory_named(config.train.batch_size):
+        parts = build_parts(config, splits, device)
+    _require_checkpoint(folder, config)
+    folder.claim(config, code, splits.digest, overrides)
+    digests = {"config": runs.config_digest(config), "code": code, "data": splits.digest}
+    environment = runtime.environment_record(device)
+    storage.write_json(folder.path / "environment.json", {**environment, "data_digest": splits.digest})
+    record: dict[str, Any] = {
+        "digests": digests,
+        "seed": config.seed,
+        "model": config.model.name,
+        "data": outcome.data_record(config, parts),
+        "device": str(device),
+        "precision": config.train.precision,
+        "environment": environment,
+    }
+    with tracker:
+        try:
+            measured = _train_and_measure(config, parts, folder, tracker, stop, digests)
+        except BaseException as error:
+            _record_failure(folder, record, tracker, error)
+            raise
+        result = {"status": "done", **record, **measured, "seconds": time.perf_counter() - began, "error": None}
+        tracker.finish(result)
+        folder.write_result(result)
+    finish_checkpoints(folder.path, config.train.keep)
+    show_result(result, str(folder.path))
+    return result
+
+
+def _train_and_measure(
+    config: Config, parts: Parts, folder: runs.RunFolder, tracker: Tracker, stop: runtime.StopFlag, digests: dict[str, str]
+) -> dict[str, Any]:
+    """From the newest checkpoint, if there is one, to the numbers."""
+    state = parts.state
+    checkpoints = Checkpoints(folder.path, digests=digests, every_s=config.train.checkpoint_every_s, warn=tracker.note)
+    for note in _opening_lines(config, parts):
+        tracker.note(note)
+    found = checkpoints.resume(state)
+    if found:
+        tracker.note(f"continuing from {found}, {state.progress.epochs_done} of {config.train.epochs} epochs done")
+    tracker.open_sink(state.progress.epochs_done)
+    with runtime.out_of_memory_named(config.train.batch_size, lambda: checkpoints.last_good):
+        fit(state, parts.train, parts.val, config.train, tracker=tracker, checkpoints=checkpoints, stop=stop)
+        if state.stopper.reason:
+            tracker.note(f"stopped after epoch {state.progress.epochs_done}: {state.stopper.reason}")
+        tracker.display.close()
+        best_epoch = outcome.select_weights(config, parts, folder.path)
+        return outcome.measure(config, parts, folder, best_epoch, stop)
+
+
+def _opening_lines(config: Config, parts: Parts) -> list[str]:
+    """What is run, on what, and what must be said about it."""
+    images = outcome.data_record(config, parts)["images"]
+    counts = ", ".join(f"{count:,} {split}" for split, count in images.items() if count)
+    device, precision = parts.state.device, config.train.precision
+    name = f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)
+    threads = f", {torch.get_num_threads()} threads" if device.type == "cpu" else ""
+    lines = [
+        f"{config.model.name}: {parts.cost['num_params']:,} parameters, {parts.cost['macs'] / 1e6:,.2f} M MACs an image",
+        f"{config.data.name}: {counts} images of {len(parts.splits.class_names)} classes",
+        f"device {name}{threads}, precision {precision}, batch size {config.train.batch_size}",
+        *(f"note: {note}" for note in parts.splits.notes),
+    ]
+    if parts.train.placement == "host":
+        lines.append("note: the images do not fit on the device and stay in host memory")
+    if precision == "bf16" and device.type == "cpu" and not runtime.cpu_has_bf16():
+        lines.append("note: this CPU has no bf16 units and emulates them, many times slower than train.precision=fp32")
+    return lines
+
+
+def _require_checkpoint(folder: runs.RunFolder, config: Config) -> None:
+    """A finished run that kept no checkpoint cannot be trained further."""
+    result = folder.result()
+    done = result is not None and result.get("status") == "done" and (result.get("epochs_done") or 0) > 0
+    if done and not step_folders(folder.path / "checkpoints"):
+        raise ResumeError(
+            f"{folder.path} is done and kept no checkpoint to continue from (train.keep)",
+            hint=f"start another run from its weights: init_from={folder.path}",
+            kept="nothing was changed",
+        )
+
+
+def _record_failure(folder: runs.RunFolder, record: dict[str, Any], tracker: Tracker, error: BaseException) -> None:
+    """What ended the run, for the log and for whoever reads result.json; a result of fewer epochs stays."""
+    tracker.log("".join(traceback.format_exception(error)))
+    earlier = folder.result()
+    if earlier is not None and earlier.get("status") == "done":
+        return
+    stopped = isinstance(error, Interrupted | KeyboardInterrupt)
+    status = "interrupted" if stopped else "diverged" if isinstance(error, DivergedError) else "failed"
+    lab = error if isinstance(error, LabError) else LabError(f"{type(error).__name__}: {error}")
+    text = {"code": lab.code, "message": lab.what, "kept": lab.kept, "hint": lab.hint}
+    folder.write_result({"status": status, **record, "metrics": None, "error": text})

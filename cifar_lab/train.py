@@ -1,0 +1,192 @@
+"""The one training entry: from a command line through Hydra to one run or a sweep of them.
+
+``cifar-lab train`` and ``python -m cifar_lab.train`` come in through ``main``. Whatever can be
+refused is refused before a folder appears and before torch is imported; what happens inside a
+run is in ``pipeline``.
+"""
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from cifar_lab import runs
+from cifar_lab.errors import ConfigError, Interrupted, LabError, SweepError, guarded, report
+from cifar_lab.flags import Flags, parse_flags
+from cifar_lab.plugins import add_entry_points, add_plugin
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Train as the command line says.
+
+    Args:
+        arguments: Flags and overrides; None for those of the process.
+
+    Returns:
+        The exit code.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    return guarded(lambda: _main(given), debug="--debug" in given)
+
+
+def _main(arguments: Sequence[str]) -> None:
+    flags = parse_flags(arguments)
+    add_entry_points()
+    for file in flags.plugins:
+        add_plugin(file)
+    if flags.config_dir and not Path(flags.config_dir).is_dir():
+        raise ConfigError(f"--config-dir {flags.config_dir}: no such folder")
+    if flags.help:
+        from cifar_lab.listing import show_train_help
+
+        show_train_help(flags.config_dir)
+        return
+    from cifar_lab import schema
+
+    schema.register()
+    if flags.multirun:
+        _start_sweep(flags)
+    elif flags.show or flags.info:
+        schema.compose(flags.overrides, flags.config_dir)
+        _through_hydra(flags.for_hydra(), lambda _: None)
+    else:
+        _start_run(flags)
+
+
+def _start_run(flags: Flags) -> None:
+    """Check, make the folder, run in it."""
+    from cifar_lab import schema
+
+    composed = schema.compose_raw(flags.overrides, flags.config_dir)
+    name = schema.to_config(composed).model.name
+    overrides = list(flags.overrides)
+    if any(o.lstrip("+").startswith("hydra.run.dir=") for o in overrides):
+        folder = Path(composed.hydra.run.dir)
+        new = not folder.exists()
+    else:
+        folder, new = runs.new_run_folder(Path("outputs/runs"), name), True
+    overrides.append(f"hydra.run.dir='{folder}'")
+    outcomes: list[Any] = []
+    try:
+        _through_hydra([*Flags(config_dir=flags.config_dir).for_hydra(), *overrides], lambda cfg: outcomes.append(_job(cfg)))
+    finally:
+        if new and folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+    if isinstance(outcomes[0], BaseException):
+        raise outcomes[0]
+
+
+def _job(cfg: Any) -> dict[str, Any] | BaseException:
+    """One run inside Hydra: its result, or what ended it. Hydra prints its own lines about what is raised, so nothing is."""
+    from hydra.core.hydra_config import HydraConfig
+
+    from cifar_lab import pipeline, schema
+
+    try:
+        hydra = HydraConfig.get()
+        folder = Path(hydra.runtime.output_dir)
+        return pipeline.run(schema.to_config(cfg), folder, list(hydra.overrides.task))
+    except (LabError, Exception, KeyboardInterrupt) as error:
+        return error
+
+
+def _start_sweep(flags: Flags) -> None:
+    """Name the sweep's folder and hand over to Hydra, which calls ``run_sweep`` through our sweeper."""
+    from cifar_lab import schema, sweeps
+
+    parsed = schema.parse_overrides(flags.overrides)
+    first = sweeps.first_job(parsed)
+    schema.compose(first, flags.config_dir)
+    overrides = list(flags.overrides)
+    if not any(o.key_or_group == "hydra.sweep.dir" for o in parsed):
+        overrides.append(f"hydra.sweep.dir='{Path('outputs/sweeps') / sweeps.sweep_name(parsed)}'")
+    hydra_flags = Flags(config_dir=flags.config_dir, multirun=True, show=flags.show, info=flags.info).for_hydra()
+    _through_hydra([*hydra_flags, *overrides], _job)
+
+
+def run_sweep(arguments: Sequence[str], config: Any, launcher: Any) -> list[Any]:
+    """Plan, run and sum up a sweep; called by our Hydra sweeper.
+
+    Args:
+        arguments: Overrides of the sweep, some with several values.
+        config: Hydra's whole configuration.
+        launcher: Hydra's launcher, already set up.
+
+    Returns:
+        One result per job.
+
+    Raises:
+        ConfigError: A job is not acceptable; none has started.
+        SweepError: Some jobs failed; the others are done.
+        Interrupted: A signal came; the same command goes on.
+    """
+    from cifar_lab import sweeps
+
+    jobs = sweeps.plan(arguments, _search_dir(config))
+    where = Path(config.hydra.sweep.dir)
+    print(f"sweep: {len(jobs)} jobs in {where}", flush=True)
+    results: list[Any] = []
+    failed: list[tuple[str, BaseException]] = []
+    for number, job in enumerate(jobs):
+        print(f"\njob {number + 1} of {len(jobs)}: {job.name}", flush=True)
+        (returned,) = launcher.launch([[*job.overrides, f"hydra.sweep.subdir='{job.name}'"]], initial_job_idx=number)
+        outcome = returned.return_value
+        if isinstance(outcome, Interrupted | KeyboardInterrupt):
+            stopped = outcome if isinstance(outcome, Interrupted) else Interrupted("interrupted", signum=2)
+            stopped.kept = f"{len(results)} of {len(jobs)} jobs done in {where}"
+            stopped.hint = "the same command goes on where this stopped"
+            raise stopped
+        if isinstance(outcome, BaseException):
+            failed.append((job.name, outcome))
+            report(outcome if isinstance(outcome, LabError) else LabError(f"this is a bug: {type(outcome).__name__}: {outcome}"))
+        else:
+            results.append(outcome)
+    sweeps.show_summary(jobs, results, failed)
+    if failed:
+        raise SweepError(
+            sweeps.failure_text(len(results), [error for _, error in failed]), hint="the same command runs the failed jobs again"
+        )
+    return results
+
+
+def _search_dir(config: Any) -> str | None:
+    """The person's ``--config-dir``, as Hydra knows it."""
+    sources = [s.path for s in config.hydra.runtime.config_sources if s.provider == "command-line"]
+    return sources[0] if sources else None
+
+
+def _through_hydra(arguments: Sequence[str], task: Callable[[Any], Any]) -> None:
+    """Run ``task`` inside ``@hydra.main``; what goes wrong comes out as our errors."""
+    import hydra
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    from cifar_lab.explain import explain
+    from cifar_lab.tables import conf_dir, known_keys
+
+    with _hydra_process(arguments):
+        try:
+            hydra.main(config_path=str(conf_dir().resolve()), config_name="config", version_base="1.3")(task)()
+        except (HydraException, OmegaConfBaseException) as error:
+            raise explain(error, known_keys()) from error
+
+
+@contextlib.contextmanager
+def _hydra_process(arguments: Sequence[str]) -> Iterator[None]:
+    """The process as Hydra wants it: arguments in ``sys.argv``, errors raised instead of printed."""
+    argv, full = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
+    sys.argv, os.environ["HYDRA_FULL_ERROR"] = ["cifar-lab", *arguments], "1"
+    try:
+        yield
+    finally:
+        sys.argv = argv
+        if full is None:
+            del os.environ["HYDRA_FULL_ERROR"]
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = full
+
+
+if __name__ == "__main__":
+    sys.exit(main())
