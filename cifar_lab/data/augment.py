@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..config import AugmentConfig
-from ..errors import ConfigError, DataError
-from . import rng
-from .sets import ImageSet, channel_statistics
+from cifar_lab.config import AugmentConfig
+from cifar_lab.data import rng
+from cifar_lab.data.sets import ImageSet, channel_statistics
+from cifar_lab.errors import ConfigError, DataError
 
 _FIXED_STATISTICS = {
     "cifar": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),

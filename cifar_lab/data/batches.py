@@ -12,11 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..config import AugmentConfig
-from ..errors import ConfigError, DataError
-from . import augment as ops
-from . import rng
-from .sets import ImageSet
+from cifar_lab.config import AugmentConfig
+from cifar_lab.data import augment as ops
+from cifar_lab.data import rng
+from cifar_lab.data.sets import ImageSet
+from cifar_lab.errors import ConfigError, DataError
 
 # Bytes of images worked on at once. On a CPU a chunk and its float copy stay in the cache (more took
 # up to ten times as long per image); a GPU wants few, large kernels.
@@ -105,7 +105,12 @@ class Batches:
         Yields:
             Images float32 [B, 3, H, W], normalised, and labels int64 [B], on the device. They are views of
             memory that is never written again.
+
+        Raises:
+            ValueError: If the epoch has no such place.
         """
+        if not 0 <= start <= len(self):
+            raise ValueError(f"start={start}; must be 0 to {len(self)}, the batches of an epoch")
         order = self._order(epoch)
         labels = self._labels if order is None else self._labels[order]
         draws = self._draws(epoch, order)

@@ -15,12 +15,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..config import DataConfig
-from ..errors import DataError
-from .cifar_files import CIFAR10, CIFAR100, Layout, obtain
-from .sets import ImageSet, Progress, Source, Stop
-
-_TEST_ROWS = 10_000
+from cifar_lab.config import DataConfig
+from cifar_lab.data.cifar_files import CIFAR10, CIFAR100, Layout, obtain
+from cifar_lab.data.sets import ImageSet, Progress, Source, Stop
+from cifar_lab.errors import DataError
 
 
 def load_cifar10(config: DataConfig, *, stop: Stop | None = None, progress: Progress | None = None) -> Source:
@@ -50,8 +48,8 @@ def _load(layout: Layout, config: DataConfig, batches: Iterable[int], stop: Stop
     parts = [_parse(layout, name, files.pop(name), layout.rows) for name in train_files]
     ids = [torch.arange(layout.rows) + (k - 1) * layout.rows for k in chosen]
     train = _image_set([images for images, _ in parts], [labels for _, labels in parts], torch.cat(ids))
-    images, labels = _parse(layout, layout.test, files.pop(layout.test), _TEST_ROWS)
-    test = _image_set([images], [labels], torch.arange(_TEST_ROWS) + len(layout.train) * layout.rows)
+    images, labels = _parse(layout, layout.test, files.pop(layout.test), layout.test_rows)
+    test = _image_set([images], [labels], torch.arange(layout.test_rows) + len(layout.train) * layout.rows)
     if len(chosen) < len(layout.train):
         notes.insert(0, f"trained on {' and '.join(train_files)} only")
     return Source(train, test, None, names, tuple(notes))

@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from .. import storage
-from ..config import DataConfig
-from ..errors import DataError, DiskError
-from .download import Remote, download, is_right
-from .sets import Progress, Stop
+from cifar_lab import storage
+from cifar_lab.config import DataConfig
+from cifar_lab.data.download import Remote, download, is_right
+from cifar_lab.data.sets import Progress, Stop
+from cifar_lab.errors import DataError, DiskError
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,8 @@ class Layout:
         train: Training files in order.
         test: Test file.
         meta: File with the class names.
-        rows: Images per training file; the test file has 10,000.
+        rows: Images per training file.
+        test_rows: Images in the test file.
         label_key: Of the labels in a batch.
         names_key: Of the class names in ``meta``.
         num_classes: Classes.
@@ -45,6 +46,7 @@ class Layout:
     test: str
     meta: str
     rows: int
+    test_rows: int
     label_key: bytes
     names_key: bytes
     num_classes: int
@@ -68,6 +70,7 @@ CIFAR10 = Layout(
     test="test_batch",
     meta="batches.meta",
     rows=10_000,
+    test_rows=10_000,
     label_key=b"labels",
     names_key=b"label_names",
     num_classes=10,
@@ -86,6 +89,7 @@ CIFAR100 = Layout(
     test="test",
     meta="meta",
     rows=50_000,
+    test_rows=10_000,
     label_key=b"fine_labels",
     names_key=b"fine_label_names",
     num_classes=100,
@@ -166,7 +170,8 @@ def _repair(
 
 
 def _missing(layout: Layout, root: Path, why: str) -> DataError:
-    return DataError(f"{layout.title} not in {root} {why}", hint=f"put {layout.remote.name} there, or use data.root=DIR")
+    what = f"{layout.title} not in {root} {why}; put {layout.remote.name} there"
+    return DataError(what, hint="or name the folder that holds it with data.root=DIR")
 
 
 def _put_aside(path: Path, reason: str) -> str:

@@ -7,8 +7,8 @@ Reference:
 import numpy as np
 import torch
 
-from ..config import DataConfig
-from .sets import ImageSet, Source
+from cifar_lab.config import DataConfig
+from cifar_lab.data.sets import ImageSet, Source
 
 _SCALE = 4  # 8x8 pixels are shown as 32x32
 

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit
 
-from .. import storage
-from ..errors import DataError, DiskError
-from .sets import Progress, Stop
+from cifar_lab import storage
+from cifar_lab.data.sets import Progress, Stop
+from cifar_lab.errors import DataError, DiskError
 
 _PIECE = 1 << 16
 _PROGRESS_EVERY_S = 0.2
@@ -64,6 +64,10 @@ class _SlowError(_SourceError):
     """This source delivers below the floor."""
 
 
+class _WrongError(_SourceError):
+    """All bytes are here, and they are not the file."""
+
+
 def require_https(url: str) -> None:
     """Refuse an address that is not https.
 
@@ -109,24 +113,18 @@ def download(
     """
     for url in sources:
         check_url(url)
-    patience = patience or Patience()
-    attempt = _Download(remote, folder, stop, progress, check_url, patience)
+    attempt = _Download(remote, folder, stop, progress, check_url, patience or Patience())
     attempt.check_space()
     failures: dict[str, str] = {}
     slow: list[str] = []
-    for url in sources:
-        try:
-            return attempt.from_source(url, patience.floor_bytes_per_s)
-        except _SlowError as error:
-            slow.append(url)
-            failures[url] = str(error)
-        except _SourceError as error:
-            failures[url] = str(error)
-    for url in slow:
-        try:
-            return attempt.from_source(url, 0.0)
-        except _SourceError as error:
-            failures[url] = str(error)
+    for asked, floor in ((sources, attempt.patience.floor_bytes_per_s), (slow, 0.0)):
+        for url in asked:
+            try:
+                return attempt.from_source(url, floor)
+            except _SourceError as error:
+                failures[url] = str(error)
+                if isinstance(error, _SlowError):
+                    slow.append(url)
     reasons = ", ".join(f"{urlsplit(url).hostname}: {reason}" for url, reason in failures.items())
     raise DataError(f"every source failed ({reasons or 'data.sources is empty'})")
 
@@ -159,14 +157,24 @@ class _Download:
             raise DiskError(f"no space for {self.final} (needs {missing // 10**6} MB, {free // 10**6} MB free)")
 
     def from_source(self, url: str, floor: float) -> Path:
-        """Ask one source, several times if it breaks off, and verify what has arrived."""
+        """Ask one source, and once more from the first byte if the wrong ones may be those found here."""
+        inherited = self.have() > 0
+        try:
+            return self._complete(url, floor)
+        except _WrongError:
+            if not inherited:
+                raise
+        return self._complete(url, floor)
+
+    def _complete(self, url: str, floor: float) -> Path:
+        """Ask for what is missing, several times if the source breaks off, and verify what has arrived."""
         reason = "no answer"
         for number in range(self.patience.attempts):
+            if self.have() >= self.remote.size:
+                break
             if number:
                 time.sleep(self.patience.pause_s)
             self.stop()
-            if self.have() >= self.remote.size:
-                break
             try:
                 self._receive(url, floor)
             except urllib.error.HTTPError as error:
@@ -181,7 +189,7 @@ class _Download:
         if not is_right(self.partial, self.remote):
             why = f"size {have} instead of {self.remote.size}" if have != self.remote.size else "sha256 mismatch"
             aside = storage.set_aside(self.partial, f"{url}: {why}")
-            raise _SourceError(f"{why}, set aside as {aside.name}")
+            raise _WrongError(f"{why}, set aside as {aside.name}")
         storage.finish_partial(self.partial, self.final)
         return self.final
 
@@ -197,22 +205,19 @@ class _Download:
         except DataError as error:
             raise _SourceError(str(error)) from error
         with response, storage.open_partial(self.partial) as stream:
-            if response.status != 206:  # the source cannot continue a file: it begins anew
+            begun = have if response.status == 206 else 0  # a source that cannot continue a file begins anew
+            self._check_answer(response, begun)
+            if begun != have:
                 with storage.disk_errors(self.partial):
                     stream.truncate(0)
-                have = 0
-            self._check_answer(response, have)
-            self._copy(response, stream, have, floor, urlsplit(url).hostname or url)
+            self._copy(response, stream, begun, floor, urlsplit(url).hostname or url)
 
     def _check_answer(self, response: Any, have: int) -> None:
-        """Refuse an answer that cannot be our file, such as a page that says sorry."""
-        if response.status == 206:
-            expected = f"bytes {have}-{self.remote.size - 1}/{self.remote.size}"
-            if response.headers.get("Content-Range") != expected:
-                raise _SourceError(f"sends {response.headers.get('Content-Range')} instead of {expected}")
-        length = response.headers.get("Content-Length")
-        if length is not None and have + int(length) != self.remote.size:
-            raise _SourceError(f"offers {have + int(length)} bytes instead of {self.remote.size}")
+        """Refuse an answer that cannot be our file, such as a page that says sorry, before anything is given up for it."""
+        size, key = self.remote.size, "Content-Range" if response.status == 206 else "Content-Length"
+        offered, expected = response.headers.get(key), f"bytes {have}-{size - 1}/{size}" if response.status == 206 else str(size)
+        if offered != expected:
+            raise _SourceError(f"answers with {key} {offered} instead of {expected}")
 
     def _copy(self, response: Any, stream: IO[bytes], have: int, floor: float, host: str) -> None:
         window, shown, counted = time.monotonic(), 0.0, 0

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
-from ..config import DataConfig
-from ..errors import ConfigError, DataError
-from .sets import ImageSet, Progress, Source, Stop
+from cifar_lab.config import DataConfig
+from cifar_lab.data.sets import ImageSet, Progress, Source, Stop
+from cifar_lab.errors import ConfigError, DataError
 
 SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"))
 _PARTS = ("train", "val", "test")
@@ -53,6 +53,9 @@ def load_folder(config: DataConfig, *, stop: Stop | None = None, progress: Progr
         sets[part] = ImageSet(images, labels, torch.arange(done, done + len(pictures)))
         done += len(pictures)
     notes = [f"{len(left_out)} files that are no pictures were left out, the first is {left_out[0]}"] if left_out else []
+    beside = [folder.name for folder in _folders(root) if folder.name not in parts] if parts else []
+    if beside:
+        notes.append(f"folders beside {', '.join(parts)} were left out: {', '.join(beside)}")
     return Source(sets["train"], sets.get("test"), sets.get("val"), tuple(names), tuple(notes))
 
 
@@ -76,11 +79,16 @@ def read_picture(path: Path, size: int) -> np.ndarray:
         raise DataError(f"{path} cannot be read as a picture: {error}", hint="repair or remove this file") from error
     width, height = picture.size
     shorter = min(width, height)
-    width, height = size * width // shorter, size * height // shorter
-    if picture.size != (width, height):
-        picture = picture.resize((width, height), Image.Resampling.BILINEAR)
-    left, top = round((width - size) / 2), round((height - size) / 2)
-    return np.asarray(picture.crop((left, top, left + size, top + size)))
+    left, right = _middle(width, size * width // shorter, size)
+    top, bottom = _middle(height, size * height // shorter, size)
+    # Only the square is computed, so that a picture of a thousand to one does not grow on its way.
+    return np.asarray(picture.resize((size, size), Image.Resampling.BILINEAR, box=(left, top, right, bottom)))
+
+
+def _middle(length: int, resized: int, size: int) -> tuple[float, float]:
+    """Where the middle ``size`` of ``resized`` pixels begin and end in the ``length`` pixels they are made from."""
+    first = round((resized - size) / 2)
+    return first * length / resized, min((first + size) * length / resized, length)
 
 
 def _to_rgb(picture: Image.Image) -> Image.Image:
@@ -106,6 +114,11 @@ def _folders(path: Path) -> list[Path]:
     return sorted(child for child in path.iterdir() if child.is_dir() and not child.name.startswith("."))
 
 
+def _hidden(path: Path) -> bool:
+    """Whether the file or a folder on the way to it is hidden, as an editor's or a notebook's copies are."""
+    return any(part.startswith(".") for part in path.parts)
+
+
 def _list(folder: Path, names: Sequence[str], part: str, left_out: list[Path]) -> list[tuple[Path, int]]:
     """Pictures and labels, class by class, by name within a class."""
     unknown = [child for child in _folders(folder) if child.name not in names]
@@ -113,7 +126,8 @@ def _list(folder: Path, names: Sequence[str], part: str, left_out: list[Path]) -
         raise DataError(f"{unknown[0]} is a class without training pictures")
     pictures: list[tuple[Path, int]] = []
     for label, name in enumerate(names):
-        files = sorted(path for path in (folder / name).rglob("*") if path.is_file() and not path.name.startswith("."))
+        within = folder / name
+        files = sorted(path for path in within.rglob("*") if path.is_file() and not _hidden(path.relative_to(within)))
         of_class = [path for path in files if path.suffix.lower() in SUFFIXES]
         left_out.extend(path for path in files if path.suffix.lower() not in SUFFIXES)
         if not of_class and part == "train":

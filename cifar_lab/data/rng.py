@@ -31,7 +31,6 @@ class Draw(IntEnum):
     SPLIT_VAL = 100
     SPLIT_TEST = 101
     SUBSET = 102
-    CONTENT = 103
 
 
 def random_bits(seed: int, epoch: int, ids: Tensor, draw: int) -> Tensor:

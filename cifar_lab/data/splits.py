@@ -5,17 +5,16 @@ import inspect
 import math
 import pkgutil
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from ..config import DataConfig
-from ..errors import ConfigError, DataError
-from . import DATASETS, rng
-from .sets import ImageSet, Progress, Source, Splits, Stop, channel_statistics
+from cifar_lab.config import DataConfig
+from cifar_lab.data import DATASETS, rng
+from cifar_lab.data.sets import ImageSet, Progress, Source, Splits, Stop
+from cifar_lab.errors import ConfigError, DataError
 
-__all__ = ["ImageSet", "Progress", "Source", "Splits", "Stop", "channel_statistics", "load_splits", "make_splits"]
-
-_CHUNK = 512
+__all__ = ["ImageSet", "Splits", "load_splits", "make_splits"]
 
 
 def load_splits(config: DataConfig, *, stop: Stop | None = None, progress: Progress | None = None) -> Splits:
@@ -45,11 +44,11 @@ def load_splits(config: DataConfig, *, stop: Stop | None = None, progress: Progr
 def make_splits(source: Source, config: DataConfig) -> Splits:
     """Hold out test and validation images where the source has none, and apply ``data.subset``.
 
-    The choice depends on ``split_seed`` and the images' ids only. A picture that occurs more than once
-    is never both trained on and validated with: its copies stay in train.
+    The choice depends on ``split_seed`` and the images' ids only. A picture held out here is in train no
+    second time: one with a copy there goes back to train. Sets that the source brings stay as they are.
 
     Raises:
-        DataError: If a set would be empty, or training would miss a class.
+        DataError: If a set would be empty, or holding out would leave training without a class.
     """
     notes = list(source.notes)
     train, val, test = source.train, source.val, source.test
@@ -117,7 +116,8 @@ def _share(sizes: list[int], total: int, *, limits: list[int]) -> list[int]:
 
 def _without_copies(train: ImageSet, held: ImageSet, name: str, notes: list[str]) -> tuple[ImageSet, ImageSet]:
     """Give held-out pictures that also occur in train back to train."""
-    copies = torch.isin(_content_keys(held.images), _content_keys(train.images))
+    known = set(_content_keys(train.images))
+    copies = torch.tensor([key in known for key in _content_keys(held.images)])
     count = int(copies.sum())
     if not count:
         return train, held
@@ -127,13 +127,9 @@ def _without_copies(train: ImageSet, held: ImageSet, name: str, notes: list[str]
     return merged.take(merged.ids.argsort(stable=True)), held.take((~copies).nonzero().squeeze(1))
 
 
-def _content_keys(images: Tensor) -> Tensor:
-    """int64 [N]: equal for equal pictures, and with 64 bits practically only for those."""
-    flat = images.flatten(1)
-    if flat.shape[1] % 8 == 0:
-        flat = flat.view(torch.int64)  # eight bytes at a time
-    weights = rng.random_bits(0, 0, torch.arange(flat.shape[1]), rng.Draw.CONTENT) | 1
-    return torch.cat([(chunk * weights).sum(1) for chunk in flat.split(_CHUNK)])
+def _content_keys(images: Tensor) -> list[bytes]:
+    """One key per picture, equal for equal pictures only."""
+    return [hashlib.blake2b(picture.data, digest_size=16).digest() for picture in images.numpy()]
 
 
 def _digest(*parts: ImageSet | None) -> str:
@@ -145,5 +141,5 @@ def _digest(*parts: ImageSet | None) -> str:
             continue
         state.update(f"{list(part.images.shape)}\n".encode())
         for values in (part.images, part.labels, part.ids):
-            state.update(values.numpy().data.cast("B"))
+            state.update(np.ascontiguousarray(values.numpy()).data)
     return state.hexdigest()
