@@ -9,6 +9,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
+from typing import Any
 
 
 class LabError(Exception):
@@ -36,11 +37,14 @@ class LabError(Exception):
 
     def __reduce__(self):
         """Errors cross process borders in sweeps, with their hint."""
-        return _rebuild, (type(self), self.what, self.hint, self.kept)
+        return _rebuild, (type(self), self.what, self.__dict__)
 
 
-def _rebuild(kind: type[LabError], what: str, hint: str, kept: str) -> LabError:
-    return kind(what, hint=hint, kept=kept)
+def _rebuild(kind: type[LabError], what: str, fields: dict[str, Any]) -> LabError:
+    error = kind.__new__(kind, what)
+    error.args = (what,)
+    error.__dict__.update(fields)
+    return error
 
 
 class ConfigError(LabError):
@@ -117,13 +121,6 @@ class Interrupted(LabError):
         super().__init__(what, hint=hint, kept=kept)
         self.signum = signum
         self.exit_code = 128 + signum
-
-    def __reduce__(self):
-        return _rebuild_interrupted, (self.what, self.signum, self.hint, self.kept)
-
-
-def _rebuild_interrupted(what: str, signum: int, hint: str, kept: str) -> Interrupted:
-    return Interrupted(what, signum=signum, hint=hint, kept=kept)
 
 
 def report(error: LabError) -> int:

@@ -1,4 +1,4 @@
-"""What a run stands on: seed, device, precision, determinism, signals and the record of the machine."""
+"""What a run stands on: seed, device, precision, determinism, memory and the record of the machine."""
 
 import contextlib
 import importlib.metadata
@@ -6,25 +6,23 @@ import os
 import platform
 import random
 import shutil
-import signal
 import subprocess
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from cifar_lab.errors import ConfigError, DeviceError, Interrupted, ResourceError
+from cifar_lab.errors import ConfigError, DeviceError, ResourceError
+from cifar_lab.signals import StopFlag as StopFlag
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # Below this many channels the casts of mixed precision cost more than its faster products save.
 MIN_CHANNELS_FOR_MIXED = 16
 _RECORDED_PACKAGES = (
-    *("cifar-lab", "torch", "torchvision", "numpy", "scipy", "scikit-learn", "torchmetrics"),
+    *("cifar-lab", "torch", "torchvision", "numpy", "scipy", "scikit-learn"),
     *("safetensors", "hydra-core", "omegaconf", "pillow", "matplotlib"),
 )
 
@@ -122,67 +120,6 @@ def set_deterministic(deterministic: bool) -> None:
     torch.backends.cudnn.benchmark = not deterministic
 
 
-# Signals
-
-
-class StopFlag:
-    """A signal sets a flag; whoever works looks at it at its next safe point.
-
-    As a context it takes SIGINT and SIGTERM, and SIGUSR2 where somebody (submitit) has a handler for
-    it. A second signal ends the process at once. Handlers that were there before are called by
-    ``check``, at the safe point, so that a cluster's own requeueing still works. Outside the main
-    thread, where Python allows no handlers, the flag is only ever set by hand.
-
-    Attributes:
-        signum: The signal that asked to stop; 0 for none. Cheap enough to read at every step.
-    """
-
-    def __init__(self) -> None:
-        self.signum = 0
-        self._previous: dict[int, Any] = {}
-
-    def __enter__(self) -> "StopFlag":
-        if threading.current_thread() is threading.main_thread():
-            for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
-                if signum != signal.SIGUSR2 or callable(signal.getsignal(signum)):
-                    self._previous[signum] = signal.signal(signum, self._received)
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        for signum, handler in self._previous.items():
-            signal.signal(signum, handler)
-        self._previous = {}
-
-    def check(self, where: str = "", kept: str = "") -> None:
-        """Stop here if a signal asked for it.
-
-        Args:
-            where: Where this is, such as ``epoch 3 step 812``.
-            kept: What is saved, such as ``checkpoint step-812``.
-
-        Raises:
-            Interrupted: If the flag is set.
-        """
-        if not self.signum:
-            return
-        handler = self._previous.get(self.signum)
-        if callable(handler) and handler is not signal.default_int_handler:
-            handler(self.signum, None)
-        name = signal.Signals(self.signum).name
-        raise Interrupted(
-            f"{name}: stopped at {where}" if where else f"{name}: stopped",
-            signum=self.signum,
-            kept=kept,
-            hint="the same command continues",
-        )
-
-    def _received(self, signum: int, frame: FrameType | None) -> None:
-        if self.signum:
-            signal.signal(signum, signal.SIG_DFL)
-            os.kill(os.getpid(), signum)
-        self.signum = signum
-
-
 # Memory
 
 
@@ -198,9 +135,10 @@ def out_of_memory_named(batch_size: int, kept: Callable[[], str] = lambda: "") -
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
         text = str(error)
         on_cpu = isinstance(error, MemoryError) or "DefaultCPUAllocator" in text or "can't allocate memory" in text
-        if not on_cpu and not isinstance(error, torch.OutOfMemoryError) and "out of memory" not in text:
+        on_gpu = isinstance(error, torch.OutOfMemoryError) or "out of memory" in text or "CUBLAS_STATUS_ALLOC_FAILED" in text
+        if not on_cpu and not on_gpu:
             raise
-        hint = f"try train.batch_size={max(1, batch_size // 2)}"
+        hint = f"try train.batch_size={batch_size // 2}" if batch_size > 1 else "try a smaller model or smaller pictures"
         kind = "" if on_cpu else "GPU "
         raise ResourceError(f"out of {kind}memory at train.batch_size={batch_size}", hint=hint, kept=kept()) from error
 
@@ -248,17 +186,20 @@ def _version(package: str) -> str | None:
 
 
 def _git_state(folder: Path) -> dict[str, Any] | None:
-    """Commit and whether files differ from it; None where the package is not in a checkout of ours."""
+    """Commit and whether files differ from it (None: git did not say); None where the package is not in a checkout of ours."""
     git = shutil.which("git")
     if git is None or not (folder.parent / ".git").exists():
         return None
 
     def ask(*words: str) -> str | None:
-        done = subprocess.run([git, "-C", str(folder), *words], capture_output=True, text=True, timeout=20, check=False)
+        try:
+            done = subprocess.run([git, "-C", str(folder), *words], capture_output=True, text=True, timeout=20, check=False)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
         return done.stdout.strip() if done.returncode == 0 else None
 
     commit, changes = ask("rev-parse", "HEAD"), ask("status", "--porcelain", "--untracked-files=no")
-    return {"commit": commit, "changed": bool(changes)} if commit is not None else None
+    return {"commit": commit, "changed": None if changes is None else bool(changes)} if commit is not None else None
 
 
 def _cpu_name() -> str:

@@ -1,0 +1,59 @@
+"""The one door to disk: whole files or nothing, synced appends, folders, digests and locks.
+
+A file is complete under its name or not there at all: data goes to a temporary file in the same
+folder, is flushed and synced, renamed, and the folder is synced. Nothing else in the package
+opens a file for writing. What is in here knows nothing of runs or tensors.
+"""
+
+from cifar_lab.storage.files import (
+    append_line,
+    digest,
+    disk_errors,
+    finish_partial,
+    free_bytes,
+    keep_lines,
+    open_log,
+    open_partial,
+    read_json,
+    read_lines,
+    sha256_bytes,
+    sha256_file,
+    write_bytes,
+    write_json,
+    write_text,
+)
+from cifar_lab.storage.folders import (
+    make_folder,
+    publish_folder,
+    remove_folder,
+    remove_leftovers,
+    replace_folder,
+    set_aside,
+)
+from cifar_lab.storage.locks import LOCK_NAME, FolderLock
+
+__all__ = [
+    "LOCK_NAME",
+    "FolderLock",
+    "append_line",
+    "digest",
+    "disk_errors",
+    "finish_partial",
+    "free_bytes",
+    "keep_lines",
+    "make_folder",
+    "open_log",
+    "open_partial",
+    "publish_folder",
+    "read_json",
+    "read_lines",
+    "remove_folder",
+    "remove_leftovers",
+    "replace_folder",
+    "set_aside",
+    "sha256_bytes",
+    "sha256_file",
+    "write_bytes",
+    "write_json",
+    "write_text",
+]
