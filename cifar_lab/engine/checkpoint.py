@@ -18,8 +18,18 @@ from torch import Tensor
 
 from cifar_lab import storage
 from cifar_lab.engine.state import TrainState
-from cifar_lab.engine.weights import BEST, MANIFEST, SCHEMA, WEIGHTS, host_copy, short_name, step_folders, verified_manifest
-from cifar_lab.errors import CheckpointError, DiskError, DivergedError
+from cifar_lab.engine.weights import (
+    BEST,
+    MANIFEST,
+    SCHEMA,
+    WEIGHTS,
+    host_copy,
+    read_tensors,
+    short_name,
+    step_folders,
+    verified_manifest,
+)
+from cifar_lab.errors import CheckpointError, DataError, DiskError, DivergedError
 
 KEPT_STEPS = 2
 RECORD = "state.json"
@@ -67,12 +77,17 @@ class Checkpoints:
 
         Raises:
             DivergedError: If a tensor is not finite; nothing is written.
-            DiskError: If this or the previous checkpoint could not be written.
+            DiskError: If the checkpoint before could not be written; ``wait`` raises it for this one.
+            CheckpointError: If a plug-in's part of the state is nothing that a checkpoint can hold.
         """
         self.wait()
         tensors, record = state.pack()
-        _require_finite(tensors, record["progress"]["step"], self.last_good)
-        self._pending = self._writer.submit(self._write, tensors, record, best)
+        _require_finite(tensors, state.progress.step, self.last_good)
+        text = _as_json(record)
+        weights = tensors.get("ema", tensors["model"]) if best else None
+        self._pending = self._writer.submit(
+            self._write, tensors, text, weights, step=state.progress.step, epoch=state.progress.epochs_done
+        )
         self._next = time.monotonic() + self._every_s
 
     def save_best(self, state: TrainState) -> None:
@@ -101,33 +116,31 @@ class Checkpoints:
         except CheckpointError:
             return None
 
-    def _write(self, tensors: dict[str, dict[str, Tensor]], record: dict[str, Any], best: bool) -> None:
-        """On the writer's thread: publish, read back, prune."""
-        step, epoch = record["progress"]["step"], record["progress"]["epochs_done"]
+    def _write(
+        self, tensors: dict[str, dict[str, Tensor]], record: bytes, best: dict[str, Tensor] | None, *, step: int, epoch: int
+    ) -> None:
+        """On the writer's thread: publish, prune, and replace the best weights if these are better."""
         files = {f"{name}.safetensors": safetensors.torch.save(group) for name, group in tensors.items()}
-        files[RECORD] = json.dumps(record, indent=1, allow_nan=False).encode()
-        final = self.folder / f"step-{step:08d}"
+        files[RECORD] = record
         try:
-            self._publish(final, "checkpoint", files, step=step, epoch=epoch)
-            verified_manifest(final)
+            self._publish(self.folder / f"step-{step:08d}", "checkpoint", files, step=step, epoch=epoch)
             self._last_good = f"last good: step-{step}"
             for old in step_folders(self.folder)[KEPT_STEPS:]:
                 storage.remove_folder(old)
-            if best:
-                self._replace_best(tensors.get("ema", tensors["model"]), step, epoch)
+            if best is not None:
+                self._replace_best(best, step, epoch)
         except DiskError as error:
             raise DiskError(error.what, hint=error.hint, kept=self.last_good) from error
 
     def _replace_best(self, weights: dict[str, Tensor], step: int, epoch: int) -> None:
-        final = self.folder / BEST
-        self._publish(final, "weights", {WEIGHTS: safetensors.torch.save(weights)}, step=step, epoch=epoch)
-        verified_manifest(final)
+        self._publish(self.folder / BEST, "weights", {WEIGHTS: safetensors.torch.save(weights)}, step=step, epoch=epoch)
 
     def _publish(self, final: Path, kind: str, files: dict[str, bytes], *, step: int, epoch: int) -> None:
+        """Let a folder appear under its name once it has been read back."""
         listed = {name: {"size": len(data), "sha256": storage.sha256_bytes(data)} for name, data in files.items()}
         manifest = {"schema": SCHEMA, "kind": kind, "step": step, "epoch": epoch, "digests": self.digests, "files": listed}
         publish = storage.replace_folder if final.exists() else storage.publish_folder
-        publish(final, {**files, MANIFEST: json.dumps(manifest, indent=1).encode()})
+        publish(final, {**files, MANIFEST: json.dumps(manifest, indent=1).encode()}, check=verified_manifest)
 
     # Restoring
 
@@ -140,20 +153,29 @@ class Checkpoints:
             Its name, such as ``step-120``; empty at the start.
 
         Raises:
-            CheckpointError: If a verified checkpoint does not fit the state.
+            CheckpointError: If a verified checkpoint does not fit the state, or rows before it are gone.
         """
         storage.remove_leftovers(self.folder)
         found = self._newest_good()
         if found is not None:
-            tensors = {path.stem: safetensors.torch.load(path.read_bytes()) for path in found.glob("*.safetensors")}
-            try:
-                state.unpack(tensors, storage.read_json(found / RECORD))
-            except CheckpointError as error:
-                raise CheckpointError(f"{found}: {error.what}", hint=error.hint, kept="the checkpoint is untouched") from error
+            self._restore(state, found)
             self._last_good = f"last good: {short_name(found)}"
-        storage.keep_lines(self.run_folder / "metrics.jsonl", state.progress.epochs_done)
+        try:
+            storage.keep_lines(self.run_folder / "metrics.jsonl", state.progress.epochs_done)
+        except DataError as error:
+            raise CheckpointError(error.what, hint="put the file's rows back, or start a new run") from error
         self._mend_best(state)
         return short_name(found) if found is not None else ""
+
+    def _restore(self, state: TrainState, folder: Path) -> None:
+        """Put a verified checkpoint into the state: the files that its manifest lists and no other."""
+        try:
+            names = [name for name in verified_manifest(folder)["files"] if name != RECORD]
+            tensors = {name.removesuffix(".safetensors"): read_tensors(folder / name) for name in names}
+            state.unpack(tensors, json.loads((folder / RECORD).read_bytes()))
+        except (CheckpointError, OSError, ValueError) as error:
+            what, hint = (error.what, error.hint) if isinstance(error, CheckpointError) else (str(error), "")
+            raise CheckpointError(f"{folder}: {what}", hint=hint, kept="the checkpoint is untouched") from error
 
     def _newest_good(self) -> Path | None:
         folders = step_folders(self.folder)
@@ -169,7 +191,12 @@ class Checkpoints:
         return None
 
     def _mend_best(self, state: TrainState) -> None:
-        """Save the best weights again if the run was killed between its checkpoint and them; set damaged ones aside."""
+        """Make ``best`` the weights of the epoch that the state calls best.
+
+        They are saved again if the run was killed between its checkpoint and them. Where they are damaged, or of an
+        epoch after the checkpoint that is resumed from, the best epoch is found anew among those to come: it is the
+        same one if that epoch comes again.
+        """
         folder = self.folder / BEST
         if folder.exists():
             try:
@@ -178,9 +205,13 @@ class Checkpoints:
                 self.warn(f"W-CKPT: {BEST}/{error.what}; set aside")
                 storage.set_aside(folder, error.what)
         progress, best_epoch = state.progress, state.stopper.best_epoch
-        at_best = progress.batch == 0 and progress.epochs_done == best_epoch > 0
-        if at_best and self.best_epoch != best_epoch:
+        if best_epoch == 0 or self.best_epoch == best_epoch:
+            return
+        if progress.batch == 0 and progress.epochs_done == best_epoch:
             self.save_best(state)
+        else:
+            self.warn(f"W-CKPT: the best weights, of epoch {best_epoch}, are gone; the best of the epochs to come is kept")
+            state.stopper.best, state.stopper.best_epoch = None, 0
 
 
 def finish_checkpoints(run_folder: Path | str, keep: str) -> None:
@@ -199,6 +230,13 @@ def finish_checkpoints(run_folder: Path | str, keep: str) -> None:
         storage.remove_folder(old)
     if keep == "none" and (folder / BEST).exists():
         storage.remove_folder(folder / BEST)
+
+
+def _as_json(record: dict[str, Any]) -> bytes:
+    try:
+        return json.dumps(record, indent=1, allow_nan=False).encode()
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"the state cannot be saved: {error}", hint="state_dict() of a schedule holds JSON only") from error
 
 
 def _require_finite(tensors: dict[str, dict[str, Tensor]], step: int, kept: str) -> None:

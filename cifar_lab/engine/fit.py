@@ -1,5 +1,6 @@
 """The training loop, top to bottom."""
 
+import contextlib
 import math
 import time
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from cifar_lab.engine.checkpoint import Checkpoints
 from cifar_lab.engine.predict import BatchSource, Sums, evaluate, mixed_precision
 from cifar_lab.engine.state import TrainState
 from cifar_lab.engine.watch import HostWatch, build_watch
-from cifar_lab.errors import DivergedError
+from cifar_lab.errors import LabError
 from cifar_lab.runtime import StopFlag
 
 
@@ -68,7 +69,8 @@ def fit(
 
     Each epoch leaves a row, then a checkpoint. Afterwards ``checkpoints/best`` holds the weights of
     the best epoch by ``config.monitor``, or, where that was never measured, the last ones, which a note says.
-    ``state.stopper.reason`` says why a run ended early.
+    ``state.stopper.reason`` says why a run ended early; one that has a reason stays ended when ``config.epochs`` is
+    raised, as it would have ended there with more epochs from the start.
 
     Args:
         state: Trained in place; ``Checkpoints.resume`` may have filled it.
@@ -83,19 +85,23 @@ def fit(
         Interrupted: After a checkpoint, when ``stop`` was set.
         DivergedError: When a loss or a weight is not finite; the weights are those before it.
         DiskError: When a checkpoint cannot be written.
+
+    Whatever is raised, checkpoints begun before are on the disk by then.
     """
     run = _Run(state, config, tracker, checkpoints, stop, build_watch(state))
     try:
         while state.progress.epochs_done < config.epochs and not state.stopper.reason:
             _epoch(run, train_batches, val_batches)
-    except DivergedError as error:
-        checkpoints.wait()
-        error.kept = error.kept or checkpoints.last_good
+    except BaseException as error:
+        with contextlib.suppress(LabError):  # the first error is the one to tell
+            checkpoints.wait()
+        if isinstance(error, LabError):
+            error.kept = error.kept or checkpoints.last_good
         raise
     finally:
         run.watch.end()
     if state.progress.epochs_done > 0 and state.stopper.best is None:
-        tracker.note(f"no epoch has a {config.monitor}: the last weights count as the best")
+        tracker.note(f"no epoch to choose from has a finite {config.monitor}: the last weights count as the best")
         checkpoints.save_best(state)
     checkpoints.wait()
 
@@ -131,7 +137,7 @@ def _epoch(run: _Run, train_batches: BatchSource, val_batches: BatchSource | Non
     images_per_s = progress.images / progress.train_seconds
     row |= {"seconds": clock.seconds(), "train_seconds": progress.train_seconds, "images_per_s": images_per_s}
 
-    state.schedule.observe({key: value for key, value in row.items() if value is not None})
+    state.schedule.observe(_finite_or_nan(row))
     state.stopper = stopper
     progress.end_epoch()
     run.tracker.row(row)
@@ -206,6 +212,11 @@ def _set_lr(state: TrainState) -> None:
     factor = state.schedule(state.progress.step)
     for group in state.optimizer.param_groups:
         group["lr"] = group["base_lr"] * factor
+
+
+def _finite_or_nan(row: dict[str, Any]) -> dict[str, float]:
+    """The measured columns; NaN, which is never better, for an infinite one, which JSON could not remember as the best."""
+    return {key: value if math.isfinite(value) else math.nan for key, value in row.items() if value is not None}
 
 
 def _images_in_group(batches: BatchSource, batch: int, group_size: int) -> int:

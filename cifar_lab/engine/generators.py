@@ -38,7 +38,9 @@ def unpack_generators(tensors: dict[str, Tensor], record: dict[str, Any], device
     """Set all generators to a saved state.
 
     Raises:
-        CheckpointError: If the state was saved on another kind of device: its draws would differ.
+        CheckpointError: If the state was saved on another kind of device, whose draws would differ, or is
+            not one that a generator accepts.
+        KeyError: If a generator's state is missing.
     """
     if record["device"] != device.type:
         raise CheckpointError(
@@ -46,11 +48,14 @@ def unpack_generators(tensors: dict[str, Tensor], record: dict[str, Any], device
             hint=f"resume with device={record['device']}, or start a new run with init_from",
         )
     version, gauss = record["python"]
-    random.setstate((version, tuple(tensors["python"].tolist()), gauss))
     kind, position, has_gauss, cached = record["numpy"]
-    np.random.set_state((kind, tensors["numpy"].numpy().astype(np.uint32), position, has_gauss, cached))
-    torch.set_rng_state(tensors["torch"])
-    if device.type == "cuda":
-        torch.cuda.set_rng_state(tensors["cuda"], device)
-    elif device.type == "mps":
-        torch.mps.set_rng_state(tensors["mps"])
+    try:
+        random.setstate((version, tuple(tensors["python"].tolist()), gauss))
+        np.random.set_state((kind, tensors["numpy"].numpy().astype(np.uint32), position, has_gauss, cached))
+        torch.set_rng_state(tensors["torch"])
+        if device.type == "cuda":
+            torch.cuda.set_rng_state(tensors["cuda"], device)
+        elif device.type == "mps":
+            torch.mps.set_rng_state(tensors["mps"])
+    except (RuntimeError, TypeError, ValueError, IndexError) as error:
+        raise CheckpointError(f"the state of a random generator cannot be restored: {error}") from error

@@ -83,7 +83,7 @@ def predict(
     """Ask the model about every image, in the set's order.
 
     Args:
-        model: Asked in evaluation mode; its mode is put back.
+        model: Asked in evaluation mode; the mode of each of its modules is put back.
         batches: Not shuffled.
         device: Where model and batches are.
         precision: ``fp32``, ``bf16`` or ``fp16``.
@@ -135,9 +135,10 @@ def evaluate(
 
 @contextlib.contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
-    training = model.training
+    modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
         yield
     finally:
-        model.train(training)
+        for module, training in modes:
+            module.training = training

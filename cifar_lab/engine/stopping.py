@@ -60,7 +60,8 @@ class Stopper:
             self.mark, self.mark_epoch = value, epoch
         waited = epoch - self.mark_epoch
         if config.patience_epochs > 0 and waited >= config.patience_epochs and not self.reason:
-            self.reason = f"{config.monitor} is no better since epoch {self.mark_epoch} (train.patience_epochs={waited})"
+            since = f"since epoch {self.mark_epoch}" if self.mark_epoch else "than nothing"
+            self.reason = f"{config.monitor} is no better {since} (train.patience_epochs={config.patience_epochs})"
         return is_best
 
     def state_dict(self) -> dict[str, Any]:

@@ -138,7 +138,7 @@ class DeviceWatch(HostWatch):
         if self._copied is None:
             self._host.copy_(self._counts, non_blocking=True)
             self._copied = torch.cuda.Event()
-            self._copied.record()
+            self._copied.record(torch.cuda.current_stream(self.state.device))
             self._copied_step = self.state.progress.step + 1
 
     def _judge(self, counts: list[float], loss_sum: Tensor, step: int) -> None:

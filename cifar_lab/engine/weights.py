@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn
@@ -20,8 +21,8 @@ def load_weights(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read the evaluated weights of a run or checkpoint, verified.
 
     Args:
-        path: A run folder (its best weights, else its newest good checkpoint), ``checkpoints/best``, a ``step-*`` folder, or the
-            ``.safetensors`` file in one of them.
+        path: A run folder (its best weights or, where it has none yet, its newest good checkpoint), ``checkpoints/best``, a
+            ``step-*`` folder, or the ``.safetensors`` file in one of them.
 
     Returns:
         Tensors by name in host memory, and the manifest with ``step`` and ``epoch``.
@@ -40,12 +41,24 @@ def load_weights(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
             raise CheckpointError(f"{path} holds no weights; refused", hint=f"name {folder}")
     else:
         folder, name = _folder_with_weights(path), ""
-    manifest = verified_manifest(folder)
+    try:
+        manifest = verified_manifest(folder)
+    except CheckpointError as error:
+        hint = "name another checkpoint of the run, such as checkpoints/step-*"
+        raise CheckpointError(f"{folder}/{error.what}", hint=hint, kept="the file is untouched") from error
     if not name:
         name = AVERAGED if AVERAGED in manifest["files"] else WEIGHTS
     if name not in manifest["files"]:
         raise CheckpointError(f"{folder / name} is not listed in its manifest; refused")
-    return safetensors.torch.load((folder / name).read_bytes()), manifest
+    return read_tensors(folder / name), manifest
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Tensors by name, in host memory, of a safetensors file."""
+    try:
+        return safetensors.torch.load(path.read_bytes())
+    except safetensors.SafetensorError as error:
+        raise CheckpointError(f"{path} is no safetensors file: {error}", kept="the file is untouched") from error
 
 
 def host_copy(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -81,20 +94,25 @@ def verified_manifest(folder: Path, kind: str = "") -> dict[str, Any]:
     """
     try:
         manifest = json.loads((folder / MANIFEST).read_bytes())
-        files, schema = manifest["files"], manifest["schema"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        schema, holds = manifest["schema"], manifest["kind"]
+        files = {name: (expected["size"], expected["sha256"]) for name, expected in manifest["files"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{MANIFEST}: unreadable ({type(error).__name__})") from error
     if schema != SCHEMA:
         raise CheckpointError(f"{MANIFEST}: schema {schema}; this version reads {SCHEMA}")
-    if kind and manifest["kind"] != kind:
-        raise CheckpointError(f"{MANIFEST}: holds {manifest['kind']} where {kind} is needed")
-    for name, expected in files.items():
+    if kind and holds != kind:
+        raise CheckpointError(f"{MANIFEST}: holds {holds} where {kind} is needed")
+    for name, (size, sha256) in files.items():
         path = folder / name
         if path.name != name or not path.is_file():
             raise CheckpointError(f"{name}: missing")
-        if path.stat().st_size != expected["size"]:
-            raise CheckpointError(f"{name}: {path.stat().st_size} bytes where {expected['size']} were written")
-        if storage.sha256_file(path) != expected["sha256"]:
+        try:
+            found, digest = path.stat().st_size, storage.sha256_file(path)
+        except OSError as error:
+            raise CheckpointError(f"{name}: unreadable ({error.strerror})") from error
+        if found != size:
+            raise CheckpointError(f"{name}: {found} bytes where {size} were written")
+        if digest != sha256:
             raise CheckpointError(f"{name}: sha256 mismatch")
     return manifest
 
@@ -114,7 +132,9 @@ def _folder_with_weights(path: Path) -> Path:
     if (path / MANIFEST).exists():
         return path
     inner = path / "checkpoints"
-    candidates = [f for f in (inner / BEST, *step_folders(inner)) if (f / MANIFEST).exists()]
+    if (inner / BEST).exists():
+        return inner / BEST
+    candidates = [f for f in step_folders(inner) if (f / MANIFEST).exists()]
     for folder in candidates:
         try:
             verified_manifest(folder)
