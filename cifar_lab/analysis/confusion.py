@@ -12,7 +12,7 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
 from cifar_lab import storage
-from cifar_lab.analysis.figures import percent, render, shorten
+from cifar_lab.analysis.figures import headline, percent, render, shorten
 
 _NUMBERS_UP_TO = 25  # classes; more cells than that leave no room for numbers
 _NAME_LENGTH = 20
@@ -50,8 +50,7 @@ def save_confusion(
     csv.writer(table, lineterminator="\n").writerows([list(class_names), *counts.tolist()])
     storage.write_text(folder / "confusion_matrix.csv", table.getvalue())
     if picture:
-        title = f"{run_name}: accuracy {percent(np.trace(counts) / counts.sum())}, n = {counts.sum():,} {split} images"
-        storage.write_bytes(folder / "confusion_matrix.png", draw_confusion(counts, class_names, title))
+        storage.write_bytes(folder / "confusion_matrix.png", draw_confusion(counts, class_names, run_name=run_name, split=split))
     return counts
 
 
@@ -62,13 +61,14 @@ def confusion_counts(probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return confusion_matrix(labels, probs.argmax(axis=1), labels=np.arange(probs.shape[1])).astype(np.int64)
 
 
-def draw_confusion(counts: np.ndarray, class_names: Sequence[str], title: str) -> bytes:
+def draw_confusion(counts: np.ndarray, class_names: Sequence[str], *, run_name: str, split: str = "test") -> bytes:
     """Two panels as PNG: counts, and percent of each true class.
 
     Args:
         counts: int64 [K, K].
         class_names: K names; long ones are shortened in the picture.
-        title: Above both panels.
+        run_name: For the title, which adds accuracy and number of images.
+        split: What the images are, for the title.
     """
     num_classes = len(counts)
     side = max(4.6, num_classes * (0.44 if num_classes <= _NUMBERS_UP_TO else 0.13))  # inches
@@ -78,7 +78,7 @@ def draw_confusion(counts: np.ndarray, class_names: Sequence[str], title: str) -
     names = [shorten(name, _NAME_LENGTH) for name in class_names]
 
     def draw(figure: Figure) -> None:
-        figure.suptitle(title, fontsize=13, parse_math=False)
+        headline(figure, run_name, f"accuracy {percent(np.trace(counts) / counts.sum())}, n = {counts.sum():,} {split} images")
         left, right = figure.subplots(1, 2)
         _panel(left, counts.astype(float), names, "images", "{:.0f}")
         _panel(right, shares, names, "percent of the true class", "{:.1f}" if num_classes <= 12 else "{:.0f}")
@@ -96,16 +96,19 @@ def _panel(axes: Axes, values: np.ndarray, names: list[str], what: str, number: 
     # The square root lets a confusion of a few percent stand out beside a diagonal of ninety.
     image = axes.imshow(values, cmap=_colors(), norm=PowerNorm(0.5, vmin=0.0, vmax=top))
     size = (9 if num_classes <= 12 else 8) if few else 6
-    upright = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if few else {"rotation": 90}
+    upright: dict[str, Any] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if few else {"rotation": 90}
     axes.set_xticks(range(num_classes), labels=names, fontsize=size, parse_math=False, **upright)
     axes.set_yticks(range(num_classes), labels=names, fontsize=size, parse_math=False)
-    axes.set(xlabel="predicted class", ylabel="true class", title=what)
+    large = 10 if few else 18
+    axes.set_xlabel("predicted class", fontsize=large)
+    axes.set_ylabel("true class", fontsize=large)
+    axes.set_title(what, fontsize=large + 1)
     axes.tick_params(length=2)
     axes.spines[:].set_visible(True)
     axes.spines[:].set_color("#aaaaaa")
     bar = axes.figure.colorbar(image, ax=axes, shrink=0.85, pad=0.015, aspect=30)
     bar.outline.set_visible(False)
-    bar.ax.tick_params(labelsize=8)
+    bar.ax.tick_params(labelsize=8 if few else 14)
     if few:
         _write_numbers(axes, values, image, number)
 

@@ -26,7 +26,7 @@ def model_cost(model: nn.Module, input_shape: Sequence[int], device: torch.devic
     Returns:
         ``num_params`` (all parameters, shared ones once), ``num_params_trainable``, ``macs`` of one
         picture, ``flops`` (2 x ``macs``), ``macs_by_operator`` and ``uncounted_operators`` (how often each
-        operator without a count was called; shape changes are not operators here).
+        operator without a count was called; fvcore passes over shape changes and plain activations).
     """
     parameters = list(model.parameters())
     by_operator, uncounted = _trace(model, torch.zeros(1, *input_shape, device=device))

@@ -1,15 +1,17 @@
 """How the run went: curves.png from the rows of metrics.jsonl."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from cifar_lab import storage
-from cifar_lab.analysis.figures import QUIET_COLOR, TRAIN_COLOR, VAL_COLOR, render
+from cifar_lab.analysis.figures import QUIET_COLOR, TRAIN_COLOR, VAL_COLOR, headline, render
 
 _DECADES = 100.0  # a positive quantity that spans this ratio is drawn on a logarithmic axis
 
@@ -32,7 +34,7 @@ def draw_curves(rows: Sequence[Mapping[str, Any]], *, run_name: str, best_epoch:
     """The picture of ``save_curves`` as PNG."""
 
     def draw(figure: Figure) -> None:
-        figure.suptitle(run_name, fontsize=13, parse_math=False)
+        headline(figure, run_name)
         losses, accuracies, rates = figure.subplots(1, 3)
         _line(losses, rows, "train_loss", "training", TRAIN_COLOR)
         _line(losses, rows, "val_loss", "validation", VAL_COLOR)
@@ -49,11 +51,10 @@ def draw_curves(rows: Sequence[Mapping[str, Any]], *, run_name: str, best_epoch:
     return render(draw, 13.2, 4.2)
 
 
-def _line(
-    axes: Axes, rows: Sequence[Mapping[str, Any]], column: str, label: str, color: str, factor: float = 1.0
-) -> None:
+def _line(axes: Axes, rows: Sequence[Mapping[str, Any]], column: str, label: str, color: str, factor: float = 1.0) -> None:
     """One curve; epochs without a value (validation every N epochs, none at all) are left out, not drawn as zero."""
-    points = [(row["epoch"], factor * row[column]) for row in rows if row.get(column) is not None]
+    values = [(row["epoch"], row.get(column)) for row in rows]
+    points = [(epoch, factor * value) for epoch, value in values if value is not None and math.isfinite(value)]
     if not points:
         return
     marker = "o" if len(points) <= 30 else ""
@@ -65,8 +66,8 @@ def _finish(axes: Axes, title: str, ylabel: str, best_epoch: int | None, *, loga
     axes.set(title=title, xlabel="epoch", ylabel=ylabel)
     axes.grid(visible=True, linewidth=0.6)
     axes.set_axisbelow(True)
-    epochs = [x for line in axes.lines for x in line.get_xdata()]
-    values = [y for line in axes.lines for y in line.get_ydata()]
+    epochs = [float(x) for line in axes.lines for x in np.asarray(line.get_xdata())]
+    values = [float(y) for line in axes.lines for y in np.asarray(line.get_ydata())]
     if not values:
         axes.text(0.5, 0.5, "not measured", transform=axes.transAxes, ha="center", color=QUIET_COLOR)
         return
@@ -74,8 +75,12 @@ def _finish(axes: Axes, title: str, ylabel: str, best_epoch: int | None, *, loga
         axes.set_yscale("log")
         axes.yaxis.set_major_locator(LogLocator(numticks=8))
         axes.yaxis.set_minor_formatter(NullFormatter())
+    if min(values) == max(values) > 0:
+        # A constant, such as the learning rate of many runs: from zero, not magnified to its last digits.
+        axes.set_ylim(0, 1.5 * values[0])
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
     if len(set(epochs)) == 1:
         axes.set_xlim(epochs[0] - 1, epochs[0] + 1)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+        axes.set_xticks(epochs[:1])
     if best_epoch is not None:
         axes.axvline(best_epoch, color=QUIET_COLOR, linestyle="--", linewidth=1.0, label=f"best epoch ({best_epoch})")

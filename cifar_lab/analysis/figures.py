@@ -16,6 +16,7 @@ DPI = 100
 TRAIN_COLOR, VAL_COLOR = "#0072b2", "#d55e00"  # Okabe and Ito: told apart by colour-blind readers
 GOOD_COLOR, BAD_COLOR = "#00805c", "#c1272d"
 QUIET_COLOR = "#666666"
+_SMALLEST_HEADLINE = 9.0  # points
 
 _STYLE: dict[Any, Any] = {
     **{key: value for key, value in matplotlib.rcParamsDefault.items() if key != "backend"},
@@ -46,6 +47,23 @@ def render(draw: Callable[[Figure], None], width: float, height: float) -> bytes
         png = io.BytesIO()
         figure.savefig(png, format="png", metadata={"Software": None}, pil_kwargs={"optimize": True})
     return png.getvalue()
+
+
+def headline(figure: Figure, name: str, rest: str = "") -> None:
+    """Write ``name: rest`` above all axes, as large as fits; a name that is too long even so is shortened.
+
+    Args:
+        figure: As wide as it will be.
+        name: Of the run.
+        rest: Shown in full.
+    """
+    width = figure.get_figwidth()
+    rest = f": {rest}" if rest else ""
+    # A letter of the standard font is 0.6 of its size wide, a little more than it needs on average.
+    fits = int(72 * width / (0.6 * _SMALLEST_HEADLINE)) - len(rest)
+    text = shorten(name, max(fits, 12)) + rest
+    largest = max(13.0, width)  # points; a picture of 100 classes is looked at from further away
+    figure.suptitle(text, fontsize=min(largest, 72 * width / (0.6 * len(text))), parse_math=False)
 
 
 def shorten(name: str, length: int) -> str:

@@ -9,7 +9,9 @@ import numpy as np
 from cifar_lab import storage
 
 
-def save_report(folder: Path, probs: np.ndarray, labels: np.ndarray, class_names: Sequence[str]) -> dict[str, Any]:
+def save_report(
+    folder: Path, probs: np.ndarray, labels: np.ndarray, class_names: Sequence[str], *, run_name: str
+) -> dict[str, Any]:
     """Write classification_report.json and .txt.
 
     Args:
@@ -17,6 +19,7 @@ def save_report(folder: Path, probs: np.ndarray, labels: np.ndarray, class_names
         probs: float64 [N, K].
         labels: int64 [N].
         class_names: K names.
+        run_name: Above the table of the text.
 
     Returns:
         The report: class name, ``macro avg`` and ``weighted avg`` -> precision, recall, f1-score, support; ``accuracy``.
@@ -28,9 +31,9 @@ def save_report(folder: Path, probs: np.ndarray, labels: np.ndarray, class_names
     names = [str(name) for name in class_names]
     common: dict[str, Any] = {"labels": classes, "target_names": names, "zero_division": 0}
     report = _plain(classification_report(labels, predicted, output_dict=True, **common))
-    text = classification_report(labels, predicted, digits=4, **common)
+    text = str(classification_report(labels, predicted, digits=4, **common))
     storage.write_json(folder / "classification_report.json", report)
-    storage.write_text(folder / "classification_report.txt", text)
+    storage.write_text(folder / "classification_report.txt", f"{run_name}: {len(labels):,} test images\n\n{text}")
     return report
 
 

@@ -8,9 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from cifar_lab import storage
-from cifar_lab.analysis.figures import BAD_COLOR, GOOD_COLOR, percent, render, shorten
+from cifar_lab.analysis.figures import BAD_COLOR, GOOD_COLOR, headline, percent, render, shorten
 
-_COLUMNS = 8
+_COLUMNS = (4, 8)  # at least and at most
 _NAME_LENGTH = 13
 
 
@@ -41,19 +41,19 @@ def save_samples(
     right = probs.argmax(axis=1) == labels
     chosen = choose_samples(right, seed, count)
     wrong = int((~right[chosen]).sum())
-    mistakes = f", {wrong} of them mistakes, picked on purpose" if wrong else ""
-    title = f"{run_name}: {len(chosen)} test images{mistakes} (accuracy {percent(right.mean())})"
+    shown = f"{len(chosen)} of {len(right):,} test images, {wrong} of them mistaken (accuracy over all: {percent(right.mean())})"
+    columns = min(max(len(chosen), _COLUMNS[0]), _COLUMNS[1])
+    rows = -(-len(chosen) // columns)
 
     def draw(figure: Figure) -> None:
-        figure.suptitle(title, fontsize=12, parse_math=False)
-        grid = figure.subplots(-(-len(chosen) // _COLUMNS), _COLUMNS, squeeze=False)
+        headline(figure, run_name, shown)
+        grid = figure.subplots(rows, columns, squeeze=False)
         for axes in grid.flat:
             axes.set_axis_off()
         for axes, index in zip(grid.flat, chosen, strict=False):
             _picture(axes, images[index], int(labels[index]), probs[index], class_names)
 
-    rows = -(-len(chosen) // _COLUMNS)
-    storage.write_bytes(folder / "samples.png", render(draw, 1.34 * _COLUMNS, 1.8 * rows + 0.45))
+    storage.write_bytes(folder / "samples.png", render(draw, 1.34 * columns, 1.8 * rows + 0.45))
 
 
 def choose_samples(right: np.ndarray, seed: int, count: int) -> np.ndarray:
