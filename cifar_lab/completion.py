@@ -9,6 +9,7 @@ import io
 from collections.abc import Sequence
 
 FLAGS = ("--plugin", "--config-dir", "--multirun", "--cfg", "--info", "--debug", "--help")
+FLAGS_WITH_VALUE = ("--plugin", "--config-dir", "-cd", "--cfg", "-c", "--package", "-p", "--info", "-i")
 
 
 def complete(words: Sequence[str], incomplete: str) -> list[str]:
@@ -21,13 +22,20 @@ def complete(words: Sequence[str], incomplete: str) -> list[str]:
     if incomplete.startswith("-"):
         return [flag for flag in FLAGS if flag.startswith(incomplete)]
     before, split = list(words), False
-    if incomplete == "=" and before:  # bash, cursor right behind "key="
+    if not incomplete and _is_key(before):  # bash, cursor right behind "key=": typer drops a "=" that stands alone
         split, incomplete = True, f"{before.pop()}="
     elif len(before) >= 2 and before[-1] == "=":  # bash, "key=val"
         before.pop()
         split, incomplete = True, f"{before.pop()}={incomplete}"
     found = _values(incomplete, before) or _hydra(incomplete, before)
     return [word.partition("=")[2] for word in found] if split else found
+
+
+def _is_key(before: Sequence[str]) -> bool:
+    """Whether the last word is the left side of an override whose ``=`` was dropped; a whole one holds a ``=``."""
+    *earlier, last = before or [""]
+    follows_flag = bool(earlier) and (earlier[-1] == "=" or earlier[-1] in FLAGS_WITH_VALUE)
+    return bool(last) and "=" not in last and not last.startswith("-") and not follows_flag
 
 
 def _values(word: str, before: Sequence[str]) -> list[str]:

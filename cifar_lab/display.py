@@ -35,7 +35,7 @@ class Display:
         self._last = ""
         self._next = self._began = self._epoch_began = 0.0
         self._begun_at = 0
-        self._loading: tuple[str, float, int] = ("", 0.0, 0)
+        self._loading = ("", 0.0)
 
     def line(self, text: str) -> None:
         """Print one line, above the bar if there is one; it is never wrapped or read as markup."""
@@ -47,9 +47,9 @@ class Display:
         A line at the beginning, one at the end, and between them one every few seconds.
         """
         now = time.monotonic()
-        name, next_at, shown = self._loading
+        name, next_at = self._loading
         if name != what:
-            self._loading = (what, now + 2.0, done)
+            self._loading = (what, now + 2.0)
             self._began, self._begun_at = now, done
             if done < total:
                 self.line(f"{what} ...")
@@ -62,7 +62,7 @@ class Display:
             amount = f"{done / 1e6:.1f} of {total / 1e6:.1f} MB, {speed / 1e6:.2f} MB/s" if large else f"{done:,} of {total:,}"
             left = f", {_duration((total - done) / speed)} left" if speed > 0 and done < total else ""
             self.line(f"{what}: {100 * done / total:.0f} % ({amount}{left})")
-        self._loading = (what, now + 5.0, done)
+        self._loading = (what, now + 5.0)
 
     def start_epoch(self, epoch: int, epochs: int, num_batches: int) -> None:
         """Epoch ``epoch`` of ``epochs``, counted from 1, begins."""

@@ -16,10 +16,10 @@ from cifar_lab.config import Config
 from cifar_lab.data.sets import ImageSet, Splits
 from cifar_lab.engine.predict import Predictions, predict
 from cifar_lab.engine.weights import BEST, load_into, load_weights
-from cifar_lab.metrics import log_softmax, summarize
+from cifar_lab.metrics import softmax, summarize
 from cifar_lab.parts import Parts, build_batches
 from cifar_lab.runs import RunFolder
-from cifar_lab.runtime import StopFlag
+from cifar_lab.signals import StopFlag
 from cifar_lab.tracking import METRICS_FILE
 
 
@@ -132,10 +132,10 @@ def _draw(
 ) -> None:
     """Tables and pictures of the test set, and the learning curves."""
     name = run_name(config, splits)
-    probs = np.exp(log_softmax(test.logits.double().numpy()))
+    probs = softmax(test.logits.double().numpy())
     labels = test.labels.numpy()
     save_confusion(folder, probs, labels, splits.class_names, run_name=name)
-    save_report(folder, probs, labels, splits.class_names)
+    save_report(folder, probs, labels, splits.class_names, run_name=name)
     save_curves(folder, rows, run_name=name, best_epoch=best_epoch)
     save_samples(folder, splits.test.images.numpy(), labels, probs, splits.class_names, run_name=name, seed=config.seed)
 

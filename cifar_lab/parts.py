@@ -114,7 +114,9 @@ def _load(model: nn.Module, source: str) -> None:
     try:
         load_into(model, tensors)
     except CheckpointError as error:
-        raise CheckpointError(f"init_from={source}: {error.what}", hint="the model must be built with the same settings") from error
+        raise CheckpointError(
+            f"init_from={source}: {error.what}", hint="the model must be built with the same settings"
+        ) from error
 
 
 def _check_forward(model: nn.Module, name: str, splits: Splits, size: int, device: torch.device) -> None:

@@ -21,6 +21,7 @@ from cifar_lab.engine.weights import step_folders
 from cifar_lab.errors import DivergedError, Interrupted, LabError, ResumeError
 from cifar_lab.parts import Parts, build_parts
 from cifar_lab.plugins import plugin_files
+from cifar_lab.signals import StopFlag
 from cifar_lab.tracking import Tracker
 
 
@@ -40,20 +41,16 @@ def run(config: Config, path: Path, overrides: Sequence[str] = ()) -> dict[str, 
     """
     folder = runs.RunFolder(path)
     code = runs.code_digest(plugin_files())
-    try:
-        with folder, runtime.StopFlag() as stop:
-            folder.adopt(config)
-            if (done := folder.finished(config, code)) is not None:
-                print(f"already done: {path}")
-                show_result(done, str(path))
-                return done
-            return _run(config, folder, code, overrides, stop)
-    except BaseException:
-        folder.discard_if_fresh()
-        raise
+    with folder, StopFlag() as stop:
+        folder.adopt(config)
+        if (done := folder.finished(config, code)) is not None:
+            print(f"already done: {path}")
+            show_result(done, str(path))
+            return done
+        return _run(config, folder, code, overrides, stop)
 
 
-def _run(config: Config, folder: runs.RunFolder, code: str, overrides: Sequence[str], stop: runtime.StopFlag) -> dict[str, Any]:
+def _run(config: Config, folder: runs.RunFolder, code: str, overrides: Sequence[str], stop: StopFlag) -> dict[str, Any]:
     """The run itself, in a folder that is locked."""
     began = time.perf_counter()
     device = runtime.resolve_device(config.device)
@@ -93,7 +90,7 @@ def _run(config: Config, folder: runs.RunFolder, code: str, overrides: Sequence[
 
 
 def _train_and_measure(
-    config: Config, parts: Parts, folder: runs.RunFolder, tracker: Tracker, stop: runtime.StopFlag, digests: dict[str, str]
+    config: Config, parts: Parts, folder: runs.RunFolder, tracker: Tracker, stop: StopFlag, digests: dict[str, str]
 ) -> dict[str, Any]:
     """From the newest checkpoint, if there is one, to the numbers."""
     state = parts.state

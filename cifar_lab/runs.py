@@ -83,15 +83,16 @@ class RunFolder:
         return self
 
     def __exit__(self, *exc: Any) -> None:
+        self._discard_if_fresh()
         self._lock.__exit__(*exc)
 
-    def discard_if_fresh(self) -> bool:
-        """Take the lock's file away again when nothing was written here; call it after the lock is given back."""
-        names = {p.name for p in self.path.iterdir()} if self.path.is_dir() else set()
-        if not self._fresh or names - {storage.LOCK_NAME}:
-            return False
-        (self.path / storage.LOCK_NAME).unlink(missing_ok=True)
-        return True
+    def _discard_if_fresh(self) -> None:
+        """Take the lock's file away where nothing else was written, so that a refused run leaves nothing.
+
+        The lock is still held: whoever waits for it finds that its file is gone and takes a new one.
+        """
+        if self._fresh and {p.name for p in self.path.iterdir()} == {storage.LOCK_NAME}:
+            (self.path / storage.LOCK_NAME).unlink()
 
     def config(self) -> dict[str, Any] | None:
         """The plain configuration that the folder belongs to; None for a new folder."""

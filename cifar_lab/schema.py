@@ -6,8 +6,9 @@ schemas once more, strictly, and whatever is no field is refused before a folder
 schemas of components come from the signatures of their builders (``signatures``).
 """
 
+import contextlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import field, fields, is_dataclass, make_dataclass
 from enum import Enum
 from functools import cache
@@ -17,6 +18,7 @@ from typing import Any
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
@@ -108,12 +110,23 @@ def compose_raw(overrides: Sequence[str], config_dir: str | Path | None = None) 
     refuse_overrides(parse_overrides(overrides))
     extra = [f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"] if config_dir else []
     try:
-        with initialize_config_dir(str(conf_dir().resolve()), version_base="1.3", job_name="cifar-lab"):
+        with _hydra_aside(), initialize_config_dir(str(conf_dir().resolve()), version_base="1.3", job_name="cifar-lab"):
             config = hydra_compose("config", overrides=[*overrides, *extra], return_hydra_config=True)
     except (HydraException, OmegaConfBaseException) as error:
         raise explain(error, known_keys()) from error
     _check_hydra(config.hydra)
     return config
+
+
+@contextlib.contextmanager
+def _hydra_aside() -> Iterator[None]:
+    """Put Hydra's one global instance aside: a sweep composes its jobs while Hydra itself is running."""
+    holder = GlobalHydra.instance()
+    outer, holder.hydra = holder.hydra, None
+    try:
+        yield
+    finally:
+        holder.hydra = outer
 
 
 def parse_overrides(overrides: Sequence[str]) -> list[Override]:
@@ -177,7 +190,9 @@ def to_config(composed: DictConfig) -> Config:
     plain.pop("hydra", None)
     _refuse_resolvers(plain, "")
     try:
-        plain = OmegaConf.to_container(OmegaConf.masked_copy(composed, list(plain)), resolve=True, enum_to_str=True)
+        plain = OmegaConf.to_container(
+            OmegaConf.masked_copy(composed, [str(key) for key in plain]), resolve=True, enum_to_str=True
+        )
         assert isinstance(plain, dict)
         parts = {kind: _component(kind, plain.pop(kind)) for kind in COMPONENTS}
         for key in plain:
@@ -185,7 +200,8 @@ def to_config(composed: DictConfig) -> Config:
         base = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(_base_schema()), _strict(plain)))
     except OmegaConfBaseException as error:
         raise explain(error, known_keys()) from error
-    config = Config(**{f.name: parts.get(f.name, getattr(base, f.name)) for f in fields(Config)})
+    chosen: dict[str, Any] = {f.name: parts.get(f.name, getattr(base, f.name)) for f in fields(Config)}
+    config = Config(**chosen)
     try:
         check(config)
     except ValueError as error:
@@ -215,7 +231,7 @@ def _component(kind: str, plain: Any) -> Component:
     merged = OmegaConf.merge(OmegaConf.structured(schema_of(kind, name)), plain)
     values = OmegaConf.to_container(merged, enum_to_str=True)
     assert isinstance(values, dict)
-    settings = {key: _value(kind, keys[key], value) for key, value in values.items() if key != "name"}
+    settings = {str(key): _value(kind, keys[str(key)], value) for key, value in values.items() if key != "name"}
     return Component(name, settings)
 
 

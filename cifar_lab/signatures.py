@@ -135,10 +135,13 @@ def _key(argument: ast.arg, default: ast.expr | None, where: str) -> Key:
             f"{where}: parameter '{argument.arg}: {text}' cannot be configured",
             hint='use int, float, bool, str, X | None, tuple[X, ...] or Literal["a", "b"]',
         )
-    try:
-        value = REQUIRED if default is None else ast.literal_eval(default)
-    except ValueError as error:
-        raise ConfigError(f"{where}: the default of '{argument.arg}' is not a plain value: {ast.unparse(default)}") from error
+    value: Any = REQUIRED
+    if default is not None:
+        try:
+            value = ast.literal_eval(default)
+        except ValueError as error:
+            text = ast.unparse(default)
+            raise ConfigError(f"{where}: the default of '{argument.arg}' is not a plain value: {text}") from error
     return Key(argument.arg, default=value, **shape)
 
 

@@ -87,7 +87,10 @@ def _job(cfg: Any) -> dict[str, Any] | BaseException:
     try:
         hydra = HydraConfig.get()
         folder = Path(hydra.runtime.output_dir)
-        return pipeline.run(schema.to_config(cfg), folder, list(hydra.overrides.task))
+        here = Path.cwd()
+        # Shown as the person would type it; Hydra makes it absolute.
+        shown = folder.relative_to(here) if folder.is_relative_to(here) else folder
+        return pipeline.run(schema.to_config(cfg), shown, list(hydra.overrides.task))
     except (LabError, Exception, KeyboardInterrupt) as error:
         return error
 

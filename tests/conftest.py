@@ -1,13 +1,23 @@
-"""What several test files share: the real CIFAR-10, when it is at hand, and a quiet, repeatable torch."""
+"""What several test files share: the real CIFAR-10, when it is at hand, a quiet torch, and the command line in-process."""
 
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from cifar_lab.storage import FolderLock
+
+# Tests run side by side, so each takes one thread; set before torch is imported by anyone.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 ROOT = Path(__file__).resolve().parent.parent
+
+SMOKE = ("experiment=quickstart", "train=smoke", "data.subset=60", "threads=1")
+"""Two epochs on 60 digits: the smallest run that does everything."""
 
 
 @pytest.fixture(scope="session")
@@ -19,12 +29,38 @@ def cifar10_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     script = ROOT.parent / "shared" / "data" / "unpack_cifar10.py"
     if not script.is_file():
         pytest.skip("the real CIFAR-10 is not here: set CIFAR10_ROOT to a folder that holds cifar-10-batches-py")
-    folder = tmp_path_factory.getbasetemp().parent / "cifar10"
-    subprocess.run([sys.executable, str(script), str(folder)], check=True, capture_output=True)
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "cifar10"
+    with FolderLock(folder, wait=True):  # tests run side by side and share it
+        if not (folder / "unpacked").exists():
+            subprocess.run([sys.executable, str(script), str(folder)], check=True, capture_output=True)
+            (folder / "unpacked").touch()
     return folder
 
 
-@pytest.fixture(autouse=True, scope="session")
-def _two_workers_share_two_cores() -> None:
-    """Tests run side by side, so each takes one thread; set before torch is imported by anyone."""
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+@dataclass
+class Said:
+    """What a command ended with and printed."""
+
+    code: int
+    out: str
+    err: str
+
+
+Lab = Callable[..., Said]
+
+
+@pytest.fixture
+def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Lab:
+    """`cifar-lab train ...` in this process, in a fresh working folder."""
+    from cifar_lab.train import main
+
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: str) -> Said:
+        capsys.readouterr()
+        code = main(list(arguments))
+        said = capsys.readouterr()
+        return Said(code, said.out, said.err)
+
+    return call

@@ -92,7 +92,7 @@ def test_a_class_stands_for_its_constructor(module) -> None:
 )
 def test_what_cannot_be_configured_is_named(module, parameter: str, words: str) -> None:
     name = module(f"def f({parameter}): ...\n")
-    with pytest.raises(ConfigError, match="written.py: f") as caught:
+    with pytest.raises(ConfigError, match=r"written\.py: f") as caught:
         read_signature(f"{name}:f")
     assert words in caught.value.what
     assert caught.value.exit_code == 2

@@ -1,0 +1,126 @@
+"""The program as it is typed: help without torch, lists, --cfg, completion in a real bash."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pexpect
+import pytest
+
+from cifar_lab import listing, tables
+
+PROGRAM = Path(sys.executable).parent / "cifar-lab"
+
+
+def run(*arguments: str, cwd: Path | None = None, **env: str) -> subprocess.CompletedProcess[str]:
+    clean = {**os.environ, "COLUMNS": "160", **env}
+    return subprocess.run([str(PROGRAM), *arguments], capture_output=True, text=True, cwd=cwd, env=clean)
+
+
+def modules_after(*arguments: str) -> set[str]:
+    """Top-level packages that a command has imported when it ends."""
+    script = (
+        "import sys, atexit, json\n"
+        f"sys.argv = ['cifar-lab', *{list(arguments)!r}]\n"
+        "atexit.register(lambda: print('MODULES', json.dumps(sorted({m.split('.')[0] for m in sys.modules}))))\n"
+        "from cifar_lab.cli import main\nmain()"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return set(json.loads(done.stdout.rpartition("MODULES ")[2]))
+
+
+def test_help_imports_neither_torch_nor_hydra() -> None:
+    assert not {"torch", "hydra", "omegaconf", "numpy", "matplotlib", "sklearn"} & modules_after("--help")
+
+
+@pytest.mark.parametrize("command", [["list", "models"], ["train", "--help"], ["list", "experiments"], ["--version"]])
+def test_listings_do_not_import_torch(command: list[str]) -> None:
+    assert "torch" not in modules_after(*command)
+
+
+def test_help_is_quick() -> None:
+    """Fastest of several, because this machine does other things too; the bound itself is 0.35 s on a quiet one."""
+    seconds = []
+    for _ in range(5):
+        began = time.perf_counter()
+        assert run("--help").returncode == 0
+        seconds.append(time.perf_counter() - began)
+    bare = []
+    for _ in range(5):
+        began = time.perf_counter()
+        subprocess.run([sys.executable, "-c", "import typer"], check=True)
+        bare.append(time.perf_counter() - began)
+    assert min(seconds) < max(0.35, 2.5 * min(bare))
+
+
+def test_help_shows_commands_and_train_help_shows_groups_keys_and_examples() -> None:
+    text = run("--help").stdout
+    assert all(word in text for word in ("train", "list", "version", "experiment=quickstart"))
+    text = run("train", "--help").stdout
+    for word in ("cifar-lab train -m", "--plugin", "small_cnn, ", "train.batch_size=128", "optimizer.betas", "model.kernel_size"):
+        assert word.rstrip(", ") in text
+    for setting in tables.settings():
+        assert setting.key in text
+        assert setting.doc
+
+
+def test_every_group_is_listed_with_a_line_on_each() -> None:
+    for what in (*listing.GROUPS, "activations"):
+        rows = json.loads(run("list", what, "--json").stdout)
+        assert rows, what
+        assert all(text.strip() for text in rows.values()), (what, rows)
+    assert "11,173,962 parameters" in run("list", "models").stdout
+    wrong = run("list", "modles")
+    assert wrong.returncode == 2
+    assert "did you mean 'models'?" in wrong.stderr
+
+
+def test_cfg_prints_the_composed_configuration(tmp_path: Path) -> None:
+    done = run("train", "experiment=d3_small_cnn", "optimizer.lr=0.02", "--cfg", "job", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "lr: 0.02" in done.stdout
+    assert "batch_size: 32" in done.stdout
+    part = run("train", "--cfg", "job", "--package", "optimizer", cwd=tmp_path)
+    assert "name: adam" in part.stdout
+    assert "batch_size" not in part.stdout
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_unknown_key_is_answered_without_torch(tmp_path: Path) -> None:
+    done = run("train", "optim.ler=0.1", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("cifar-lab: error[E-CONFIG]: unknown key 'optim.ler'")
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_debug_shows_the_traceback(tmp_path: Path) -> None:
+    done = run("train", "train.batch_size=0", "--debug", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "Traceback" in done.stderr
+
+
+def test_completion_in_a_real_bash(tmp_path: Path) -> None:
+    script = run("--show-completion", "bash", _TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION="1").stdout
+    (tmp_path / "completion.sh").write_text(script)
+    env = {**os.environ, "PATH": f"{PROGRAM.parent}:{os.environ['PATH']}", "PS1": "$ ", "TERM": "dumb"}
+    shell = pexpect.spawn(
+        "bash", ["--norc", "--noprofile"], cwd=str(tmp_path), env=env, encoding="utf-8", timeout=60, dimensions=(50, 200)
+    )
+    shell.sendline("source completion.sh; bind 'set bell-style none'; bind 'set show-all-if-ambiguous on'; echo rea\"\"dy")
+    shell.expect("ready")
+    shell.send("cifar-lab train model=\t")
+    shell.expect("resnet18")
+    shell.expect("small_cnn")
+    shell.send("sm\t")
+    shell.expect("small_cnn")
+    shell.sendcontrol("c")
+    shell.send("cifar-lab train model=small_cnn model.act\t")
+    shell.expect("ivation=")
+    shell.sendcontrol("c")
+    shell.sendline("exit")
+    shell.close()

@@ -1,0 +1,142 @@
+"""A person's own file: its models, activations and optimisers are typed, typo-checked, swept and resumed like ours."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import SMOKE
+
+LAB = '''
+"""My own parts."""
+
+import torch
+from torch import nn
+
+from cifar_lab.models.build import build_activation
+
+
+def my_net(num_classes: int, width: int = 8, activation: str = "relu") -> nn.Module:
+    """One convolution and a linear layer."""
+    layers = [nn.Conv2d(3, width, 3), build_activation(activation), nn.AdaptiveAvgPool2d(8), nn.Flatten()]
+    return nn.Sequential(*layers, nn.Linear(64 * width, num_classes))
+
+
+def my_act(x: torch.Tensor) -> torch.Tensor:
+    """Bent at zero and at one."""
+    return x.clamp(0, 1) + 0.1 * x
+
+
+def my_opt(params, *, lr: float = 0.05, heat: float = 0.9) -> torch.optim.Optimizer:
+    """SGD by another name."""
+    return torch.optim.SGD(params, lr=lr, momentum=heat)
+
+
+MODELS = {"my_net": my_net}
+ACTIVATIONS = {"my_act": my_act}
+OPTIMIZERS = {"my_opt": my_opt}
+'''
+EXPERIMENT = """# @package _global_
+# my own recipe
+defaults:
+  - override /data: digits
+  - override /model: my_net
+  - override /optimizer: my_opt
+  - override /train: smoke
+"""
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Path:
+    (tmp_path / "lab.py").write_text(LAB)
+    (tmp_path / "conf" / "experiment").mkdir(parents=True)
+    (tmp_path / "conf" / "experiment" / "mine.yaml").write_text(EXPERIMENT)
+    return tmp_path
+
+
+def train(work: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """In a process of its own: a plugin's rows stay in the tables of the process that loaded it."""
+    command = [sys.executable, "-m", "cifar_lab.train", "--plugin", "lab.py", "--config-dir", "conf", *arguments]
+    return subprocess.run(command, cwd=work, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+
+MINE = (*SMOKE, "model=my_net", "model.activation=my_act", "optimizer=my_opt")
+
+
+def test_own_parts_train(work: Path) -> None:
+    done = train(work, *MINE, "optimizer.heat=0.5", "hydra.run.dir=run")
+    assert done.returncode == 0, done.stderr
+    result = json.loads((work / "run" / "result.json").read_text())
+    assert result["cost"]["num_params"] == 8 * 28 + 10 * (64 * 8 + 1)
+    again = train(work, *MINE, "optimizer.heat=0.5", "hydra.run.dir=run")
+    assert "already done" in again.stdout
+    (work / "lab.py").write_text(LAB.replace("0.1 * x", "0.2 * x"))
+    changed = train(work, *MINE, "optimizer.heat=0.5", "hydra.run.dir=run")
+    assert changed.returncode == 4
+    assert "E-RESUME: the code differs" in changed.stderr.replace("error[", "").replace("]", "")
+
+
+def test_own_parts_are_swept_with_an_own_experiment(work: Path) -> None:
+    done = train(work, "-m", "experiment=mine", "data.subset=60", "model.width=4,8", "hydra.sweep.dir=sweep")
+    assert done.returncode == 0, done.stderr
+    results = {p.parent.name: json.loads(p.read_text()) for p in (work / "sweep").glob("*/result.json")}
+    assert {name: r["cost"]["num_params"] for name, r in results.items()} == {
+        f"model.width={w}": w * 28 + 10 * (64 * w + 1) for w in (4, 8)
+    }
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("model.witdh=4", "did you mean 'model.width'?"),
+        ("model.width=wide", "model.width"),
+        ("model.activation=my_akt", "did you mean 'my_act'?"),
+        ("optimizer.heat=hot", "optimizer.heat"),
+        ("optimizer.momentum=0.9", "unknown key 'optimizer.momentum'"),
+    ],
+)
+def test_typos_in_own_parts_are_found_before_torch_is_imported(work: Path, override: str, words: str) -> None:
+    script = (
+        "import sys\nfrom cifar_lab.train import main\n"
+        f"code = main(['--plugin', 'lab.py', *{list(MINE)!r}, {override!r}])\n"
+        "print('torch' in sys.modules)\nsys.exit(code)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=work, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert words in done.stderr.splitlines()[0]
+    assert done.stdout == "False\n"
+    assert not (work / "outputs").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "no such Python file"),
+        ("x = 1\n", "no table in it"),
+        ("def f(): ...\nMODELS = {'resnet18': f}\n", "models already has a 'resnet18'"),
+        ("MODELS = {'g': g}\n", "which the file does not define"),
+        ("def f(*sizes): ...\nMODELS = {'f': f}\n", "f"),
+        ("def f(:\n", "lab.py"),
+        (
+            "def f(num_classes: int):\n    raise RuntimeError('no such luck')\nMODELS = {'f': f}\n",
+            "raised RuntimeError: no such luck",
+        ),
+        ("def f(num_classes: int):\n    return 3\nMODELS = {'f': f}\n", "must return a torch.nn.Module, not int"),
+        (
+            "from torch import nn\ndef f(num_classes: int):\n    return nn.Flatten()\nMODELS = {'f': f}\n",
+            "model=f answers one image with [1, 3072]; must be logits [1, 10]",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_plugin_is_one_line(work: Path, content: str | None, words: str) -> None:
+    (work / "lab.py").unlink()
+    if content is not None:
+        (work / "lab.py").write_text(content)
+    done = train(work, *SMOKE, "model=f")
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith("cifar-lab: error[E-CONFIG]: ")
+    assert words in done.stderr.splitlines()[0]
+    assert "Traceback" not in done.stderr
+    assert not (work / "outputs" / "runs").exists() or not list((work / "outputs" / "runs").iterdir())

@@ -1,0 +1,282 @@
+"""A whole run, from the command line to the run folder, on real handwriting: what it leaves, continues and refuses."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from conftest import SMOKE, Lab
+
+from cifar_lab import schema
+from cifar_lab.engine.weights import load_weights
+from cifar_lab.metrics import METRICS, summarize
+from cifar_lab.runs import config_digest
+
+RUN = "hydra.run.dir=run"
+
+
+def result_of(folder: str | Path) -> dict[str, Any]:
+    return json.loads((Path(folder) / "result.json").read_text())
+
+
+def rows_of(folder: str | Path) -> list[dict[str, Any]]:
+    """Rows of metrics.jsonl without what a clock says."""
+    rows = [json.loads(line) for line in (Path(folder) / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in row.items() if "seconds" not in k and k != "images_per_s"} for row in rows]
+
+
+def snapshot(folder: str | Path) -> dict[str, bytes]:
+    return {str(p): p.read_bytes() for p in sorted(Path(folder).rglob("*")) if p.is_file() and p.name != ".lock"}
+
+
+def test_a_run_leaves_what_the_contract_says(lab: Lab) -> None:
+    said = lab(*SMOKE, RUN)
+    assert said.code == 0, said.err
+    names = {p.name for p in Path("run").iterdir()}
+    promised = "config.yaml overrides.txt environment.json metrics.jsonl checkpoints predictions.npz confusion_matrix.csv"
+    promised += " confusion_matrix.png classification_report.json classification_report.txt curves.png samples.png"
+    assert {*promised.split(), "cost.json", "result.json", "run.log"} <= names
+
+    result = result_of("run")
+    assert (result["schema"], result["status"], result["error"]) == (1, "done", None)
+    assert set(result["digests"]) == {"config", "code", "data"}
+    assert result["test_openings"] == 1
+    assert result["best_epoch"] in (1, 2)
+    assert result["data"]["images"] == {"train": 60, "val": 60, "test": 60}
+    for split in ("train", "val", "test"):
+        assert {*METRICS, "loss", "per_class"} <= set(result["metrics"][split])
+        assert [c["support"] for c in result["metrics"][split]["per_class"]] == [6] * 10
+    cost = result["cost"]
+    assert cost["num_params"] == 18422
+    assert abs(cost["macs"] - 630_000) < 0.03 * 630_000
+    assert cost["train_s"] > 0
+    assert cost["images_per_s"] > 0
+    assert cost["peak_memory_mib"] > 50
+    assert result["environment"]["packages"]["torch"] == torch.__version__.partition("+")[0] or torch.__version__
+    assert "everything is in run" in said.out
+    assert f"{100 * result['metrics']['test']['accuracy']:.2f} %" in said.out
+
+
+def test_the_numbers_follow_from_the_saved_predictions(lab: Lab) -> None:
+    assert lab(*SMOKE, RUN, "train.epochs=4", "train.tta=flip").code == 0
+    saved = np.load("run/predictions.npz", allow_pickle=False)
+    result = result_of("run")
+    for split in ("val", "test"):
+        logits, labels = saved[f"{split}_logits"], saved[f"{split}_labels"]
+        again = summarize(logits, labels, result["data"]["classes"])
+        assert json.loads(json.dumps(again)) == result["metrics"][split]
+        assert result["metrics"][split]["accuracy"] == (logits.argmax(1) == labels).mean()
+        assert len(set(saved[f"{split}_ids"].tolist())) == 60
+    assert not set(saved["val_ids"].tolist()) & set(saved["test_ids"].tolist())
+    counts = np.loadtxt("run/confusion_matrix.csv", delimiter=",", skiprows=1, dtype=int)
+    assert np.trace(counts) == round(60 * result["metrics"]["test"]["accuracy"])
+
+
+def test_the_best_weights_are_the_tested_ones(lab: Lab) -> None:
+    """The row of the best epoch holds what the final evaluation of its weights finds."""
+    assert lab(*SMOKE, RUN, "train.epochs=5", "optimizer.lr=0.01").code == 0
+    result, rows = result_of("run"), rows_of("run")
+    best = max(rows, key=lambda row: row["val_accuracy"])
+    assert result["best_epoch"] == best["epoch"]
+    assert result["metrics"]["val"]["accuracy"] == best["val_accuracy"]
+    assert result["metrics"]["val"]["nll"] == pytest.approx(best["val_loss"], rel=1e-5)
+
+
+def test_a_finished_run_is_shown_and_left_alone(lab: Lab) -> None:
+    assert lab(*SMOKE, RUN).code == 0
+    before = snapshot("run")
+    said = lab(*SMOKE, RUN)
+    assert said.code == 0
+    assert "already done: run" in said.out
+    assert snapshot("run") == before
+
+
+def test_another_configuration_is_refused_by_its_difference(lab: Lab) -> None:
+    assert lab(*SMOKE, RUN).code == 0
+    before = snapshot("run")
+    said = lab(*SMOKE, RUN, "optimizer.lr=0.002")
+    assert said.code == 4
+    assert "error[E-RESUME]: optimizer.lr differs (0.003 -> 0.002); run is untouched" in said.err
+    assert lab(*SMOKE, RUN, "train.epochs=1").code == 4
+    assert snapshot("run") == before
+
+
+def test_places_may_change(lab: Lab) -> None:
+    """A checkpoint interval or another device name is no other run."""
+    assert lab(*SMOKE, RUN).code == 0
+    assert "already done" in lab(*SMOKE, RUN, "train.checkpoint_every_s=1", "device=cpu").out
+
+
+def test_epochs_may_be_raised(lab: Lab) -> None:
+    """Two epochs and two more are four, bit for bit, with a schedule that does not look at the end."""
+    constant = (*SMOKE, "schedule=constant")
+    assert lab(*constant, RUN).code == 0
+    first = rows_of("run")
+    said = lab(*constant, RUN, "train.epochs=4")
+    assert said.code == 0, said.err
+    assert "continuing from step-2, 2 of 4 epochs done" in said.out
+    assert rows_of("run")[:2] == first
+    assert lab(*constant, "hydra.run.dir=whole", "train.epochs=4").code == 0
+    assert rows_of("run") == rows_of("whole")
+    assert result_of("run")["test_openings"] == 2
+    a, b = load_weights("run")[0], load_weights("whole")[0]
+    assert all(torch.equal(a[k], b[k]) for k in a)
+
+
+@pytest.mark.parametrize(
+    ("keep", "left"), [("none", []), ("best", ["best"]), ("all", ["best", "step-00000001", "step-00000002"])]
+)
+def test_keep_says_which_checkpoints_stay(lab: Lab, keep: str, left: list[str]) -> None:
+    assert lab(*SMOKE, RUN, f"train.keep={keep}").code == 0
+    folder = Path("run/checkpoints")
+    assert sorted(p.name for p in folder.iterdir()) == left
+    if keep != "all":
+        said = lab(*SMOKE, RUN, f"train.keep={keep}", "train.epochs=3")
+        assert said.code == 4
+        assert "kept no checkpoint to continue from" in said.err
+        assert result_of("run")["status"] == "done"
+
+
+def test_weights_of_another_run_can_be_evaluated_and_started_from(lab: Lab) -> None:
+    assert lab(*SMOKE, RUN, "train.epochs=3").code == 0
+    said = lab(*SMOKE, "hydra.run.dir=again", "train.epochs=0", "init_from=run")
+    assert said.code == 0, said.err
+    ours, theirs = result_of("again"), result_of("run")
+    assert ours["metrics"]["test"] == theirs["metrics"]["test"]
+    assert (ours["best_epoch"], ours["epochs_done"]) == (None, 0)
+    assert lab(*SMOKE, "hydra.run.dir=more", "init_from=run").code == 0
+    assert rows_of("more")[0]["train_loss"] < rows_of("run")[0]["train_loss"]
+
+
+def test_saved_overrides_and_configuration_compose_to_the_same_run(lab: Lab) -> None:
+    assert lab(*SMOKE, RUN, "model.activation=tanh", "optimizer=sgd_nesterov").code == 0
+    overrides = Path("run/overrides.txt").read_text().splitlines()
+    schema.register()
+    config = schema.compose(overrides)
+    config.train.precision = "fp32"  # what auto meant is in config.yaml
+    assert config_digest(config) == result_of("run")["digests"]["config"]
+    plain = yaml.safe_load(Path("run/config.yaml").read_text())
+    assert plain["model"]["activation"] == "tanh"
+    assert plain["train"]["precision"] == "fp32"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["experiment=quickstat"], 2, "E-CONFIG"),
+        (["+optimizer.ler=0.1"], 2, "unknown key 'optimizer.ler'"),
+        (["train.batch_size=0"], 2, "train.batch_size=0; must be 1 to 65536"),
+        (["model.activation=rellu"], 2, "did you mean 'relu'?"),
+        (["model.kernel_size=33"], 2, "model=small_cnn"),
+        (["optimizer=sgd", "optimizer.nesterov=true"], 2, "nesterov"),
+        (["device=cuda:99"], 7, "E-DEVICE"),
+        (["data=cifar10", "data.root=nowhere", "data.download=false"], 3, "CIFAR-10 not in nowhere"),
+        (["data=folder", "data.root=nowhere"], 3, "nowhere is not a folder"),
+        (["init_from=nowhere"], 4, "E-CKPT"),
+        (["augment=crop_flip", "augment.crop_padding_px=40", "augment.crop_padding_mode=reflect"], 2, "crop_padding_px"),
+    ],
+)
+def test_what_a_person_gets_wrong_is_one_line_and_leaves_nothing(lab: Lab, arguments: list[str], code: int, words: str) -> None:
+    said = lab(*SMOKE, RUN, *arguments)
+    assert said.code == code, said.err
+    lines = said.err.strip().splitlines()
+    assert lines[0].startswith("cifar-lab: error[E-")
+    assert words in lines[0]
+    assert len(lines) <= 2
+    assert "Traceback" not in said.err
+    assert not Path("run").exists()
+
+
+def test_a_pickle_is_refused(lab: Lab, tmp_path: Path) -> None:
+    torch.save({"weight": torch.ones(1)}, tmp_path / "model.pt")
+    said = lab(*SMOKE, RUN, "init_from=model.pt")
+    assert said.code == 4
+    assert "model.pt is a pickle file; refused" in said.err
+
+
+def test_a_diverged_run_is_a_result(lab: Lab) -> None:
+    said = lab(*SMOKE, RUN, "optimizer=sgd", "optimizer.lr=1e30", "train.epochs=3")
+    assert said.code == 6
+    assert "error[E-DIVERGED]: loss is" in said.err
+    assert "try a lower optimizer.lr" in said.err
+    result = result_of("run")
+    assert (result["status"], result["error"]["code"], result["metrics"]) == ("diverged", "E-DIVERGED", None)
+    assert "DivergedError" in Path("run/run.log").read_text()
+
+
+def test_a_folder_in_use_is_refused(lab: Lab, tmp_path: Path) -> None:
+    holder = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import sys, cifar_lab.storage as s\nwith s.FolderLock('run'): print('held', flush=True); sys.stdin.read()",
+        ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=tmp_path,
+        text=True,
+    )
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    said = lab(*SMOKE, RUN)
+    holder.communicate("")
+    assert said.code == 5
+    assert f"error[E-LOCKED]: run in use by pid {holder.pid} on" in said.err
+    assert lab(*SMOKE, RUN).code == 0
+
+
+def test_validation_can_be_left_out(lab: Lab) -> None:
+    said = lab(*SMOKE, RUN, "data.val_fraction=0")
+    assert said.code == 0, said.err
+    result = result_of("run")
+    assert result["metrics"]["val"] is None
+    assert result["best_epoch"] == 2
+    assert rows_of("run")[0]["val_loss"] is None
+    assert "no epoch to choose from has a finite val_accuracy: the last weights count as the best" in said.out
+
+
+def test_a_part_of_cifar10_is_named_in_every_report(lab: Lab, cifar10_root: Path) -> None:
+    arguments = (
+        "experiment=d3_small_cnn",
+        "data.train_batches=[1]",
+        "data.subset=50",
+        f"data.root={cifar10_root}",
+        "train.epochs=1",
+    )
+    said = lab(*arguments, RUN, "threads=1")
+    assert said.code == 0, said.err
+    note = "trained on data_batch_1 only"
+    assert said.out.count(f"note: {note}") == 2
+    assert note in result_of("run")["data"]["notes"]
+    assert note in Path("run/classification_report.txt").read_text()
+    assert [c["name"] for c in result_of("run")["metrics"]["test"]["per_class"]][:2] == ["airplane", "automobile"]
+
+
+def test_mixed_precision_on_a_cpu(lab: Lab) -> None:
+    said = lab(*SMOKE, RUN, "train.precision=bf16", "train.epochs=1")
+    assert said.code == 0, said.err
+    full = lab(*SMOKE, "hydra.run.dir=full", "train.precision=fp32", "train.epochs=1")
+    assert full.code == 0
+    mixed, whole = rows_of("run")[0]["train_loss"], rows_of("full")[0]["train_loss"]
+    assert mixed != whole
+    assert mixed == pytest.approx(whole, rel=0.02)
+
+
+def test_patience_stops_early_and_restores_the_best(lab: Lab) -> None:
+    arguments = (
+        "train.patience_epochs=1",
+        "train.epochs=30",
+        "optimizer=sgd",
+        "optimizer.lr=1e-12",
+        "train.monitor=val_accuracy",
+    )
+    said = lab(*SMOKE, RUN, *arguments)
+    assert said.code == 0, said.err
+    result = result_of("run")
+    assert (result["epochs_done"], result["best_epoch"]) == (2, 1)
+    assert "val_accuracy is no better since epoch 1" in result["stopped_early"]
