@@ -11,6 +11,7 @@ from typing import Literal
 from torch import nn
 
 from cifar_lab.models.build import build_activation
+from cifar_lab.models.dropout import Dropout
 from cifar_lab.models.layers import require, require_odd
 
 _WIDTH_STEP = 2  # D3's deeper variants go on 7, 9, 11, 13
@@ -63,7 +64,7 @@ def small_cnn(
     for in_channels, out_channels, kernel in zip((3, *widths), widths, kernels, strict=False):
         pad = kernel // 2 if padding == "same" else 0
         layers += [nn.Conv2d(in_channels, out_channels, kernel, padding=pad), build_activation(activation)]
-    layers += [nn.MaxPool2d(_POOL), nn.Dropout(dropout), nn.Flatten()]
+    layers += [nn.MaxPool2d(_POOL), Dropout(dropout), nn.Flatten()]
     features = nn.Sequential(*layers)  # [B, widths[-1] * map_size ** 2]
     head = nn.Linear(widths[-1] * map_size**2, num_classes)
     return nn.Sequential(OrderedDict[str, nn.Module](features=features, head=head))
