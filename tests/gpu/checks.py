@@ -1,0 +1,149 @@
+"""Every check and measurement that needs a GPU, within ten minutes, ending in one table.
+
+    python tests/gpu/checks.py --out gpu.json            # on a machine with a GPU and CIFAR-10 in $CIFAR10_ROOT
+    python tests/gpu/checks.py --rehearse                # the same on a CPU with a few images: does the script itself work?
+
+Runs the tests that are marked ``gpu``, measures training speed from the rows of real runs (last epoch, so that
+warm-up and autotuning are over), trains ResNet-18 for 26 epochs, and repeats a deterministic run.
+"""
+
+import argparse
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+TESTS = Path(__file__).resolve().parents[1]
+
+
+@dataclass
+class Line:
+    """One line of the table."""
+
+    what: str
+    value: str
+    goal: str
+    good: bool
+
+
+class Lab:
+    """Runs of cifar-lab in a scratch folder.
+
+    Args:
+        work: The scratch folder.
+        rehearse: On a CPU, with a few images.
+    """
+
+    def __init__(self, work: Path, rehearse: bool):
+        self.work = work
+        self.extra = ["device=cpu", "data.subset=256"] if rehearse else ["device=cuda"]
+
+    def train(self, name: str, *overrides: str) -> dict[str, Any]:
+        """One run; returns its result.json with the rows of metrics.jsonl under ``rows``."""
+        from cifar_lab.train import main
+
+        folder = self.work / name
+        code = main([*overrides, *self.extra, f"hydra.run.dir={folder}"])
+        if code:
+            raise RuntimeError(f"{name}: exit code {code}")
+        rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        return {**json.loads((folder / "result.json").read_text()), "rows": rows}
+
+
+def marked_tests(lab: Lab) -> Line:
+    """The tests that are marked ``gpu``."""
+    command = [sys.executable, "-m", "pytest", "-q", "-o", "addopts=", "-p", "no:cacheprovider", "-m", "gpu", str(TESTS)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    print(done.stdout[-3000:])
+    closing = done.stdout.strip().splitlines()[-1] if done.stdout.strip() else "no output"
+    ran = re.search(r"(\d+) passed", closing)
+    return Line("tests marked gpu", closing, "all pass", done.returncode == 0 and ran is not None)
+
+
+def speed(what: str, goal: float, *overrides: str) -> Callable[[Lab], Line]:
+    """Training images per second in the last of a few epochs."""
+
+    def check(lab: Lab) -> Line:
+        result = lab.train(re.sub(r"\W+", "_", what), *overrides)
+        images_per_s = result["rows"][-1]["images_per_s"]
+        return Line(f"{what}, {result['precision']}", f"{images_per_s:,.0f} images/s", f"{goal:,.0f}", images_per_s >= goal)
+
+    return check
+
+
+def accuracy(lab: Lab) -> Line:
+    """The 26-epoch ResNet-18."""
+    result = lab.train("resnet18_26_epochs", "experiment=resnet18", *(["train.epochs=1"] if "device=cpu" in lab.extra else []))
+    plain, seconds = result["metrics"]["test"]["accuracy"], result["cost"]["train_s"]
+    return Line("resnet18, 26 epochs", f"{100 * plain:.2f} % in {seconds:.1f} s", "93.4 %", plain >= 0.934)
+
+
+def repeats(lab: Lab) -> Line:
+    """Two deterministic runs, bit for bit."""
+    arguments = ("experiment=resnet18", "train.deterministic=true", "train.epochs=1", "data.subset=2000")
+    losses = [lab.train(f"repeat_{n}", *arguments)["metrics"]["test"]["loss"] for n in (1, 2)]
+    return Line("two deterministic runs", f"test loss {losses[0]!r} and {losses[1]!r}", "equal", losses[0] == losses[1])
+
+
+CHECKS: tuple[Callable[[Lab], Line], ...] = (
+    marked_tests,
+    speed("resnet18, batch 128", 20_000, "experiment=resnet18", "train.batch_size=128", "train.epochs=3"),
+    speed("resnet18, batch 512", 60_000, "experiment=resnet18", "train.batch_size=512", "train.epochs=4"),
+    speed("small_cnn, batch 512", 1_000_000, "experiment=d3_small_cnn", "train.batch_size=512", "train.epochs=6"),
+    repeats,
+    accuracy,
+)
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were taken on."""
+    import torch
+
+    gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none"
+    return {"gpu": gpu, "torch": torch.__version__, "cuda": torch.version.cuda, "python": platform.python_version()}
+
+
+def show(lines: list[Line], found: dict[str, Any]) -> None:
+    """The table, last."""
+    table = Table(title=", ".join(f"{k} {v}" for k, v in found.items()))
+    for name in ("check", "value", "goal", ""):
+        table.add_column(name)
+    for line in lines:
+        table.add_row(line.what, line.value, line.goal, "ok" if line.good else "[red]missed[/]")
+    Console(width=140).print(table)
+
+
+def main() -> int:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", default=str(Path(os.environ.get("OUT", ".")) / "gpu.json"))
+    parser.add_argument("--rehearse", action="store_true", help="on a CPU, with a few images")
+    given = parser.parse_args()
+    lines: list[Line] = []
+    with tempfile.TemporaryDirectory() as work:
+        lab = Lab(Path(work), given.rehearse)
+        for check in CHECKS:
+            began = time.perf_counter()
+            try:
+                lines.append(check(lab))
+            except Exception as error:
+                lines.append(Line(getattr(check, "__name__", "check"), f"{type(error).__name__}: {error}", "", False))
+            print(f"-- {lines[-1].what}: {lines[-1].value} ({time.perf_counter() - began:.0f} s)", flush=True)
+            Path(given.out).write_text(json.dumps({**machine(), "checks": [asdict(line) for line in lines]}, indent=2))
+    show(lines, machine())
+    return 0 if all(line.good for line in lines) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

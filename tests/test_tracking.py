@@ -1,0 +1,179 @@
+"""What is shown and written down while a run goes, read back with the readers of those formats."""
+
+import io
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import SMOKE, Lab
+from rich.console import Console
+
+from cifar_lab.config import Config
+from cifar_lab.display import Display
+from cifar_lab.errors import ConfigError
+from cifar_lab.tracking import Tracker
+
+
+def row(epoch: int, **columns: Any) -> dict[str, Any]:
+    base = {"epoch": epoch, "step": 10 * epoch, "lr": 0.1, "train_loss": 1.5, "train_accuracy": 0.5}
+    return {
+        **base,
+        "val_loss": 1.25,
+        "val_accuracy": 0.625,
+        "seconds": 2.0,
+        "train_seconds": 1.5,
+        "images_per_s": 1234.0,
+        **columns,
+    }
+
+
+@pytest.fixture
+def screen() -> io.StringIO:
+    return io.StringIO()
+
+
+def plain(screen: io.StringIO) -> Display:
+    return Display(Console(file=screen, force_terminal=False, width=60))
+
+
+def test_rows_are_lines_and_json(tmp_path: Path, screen: io.StringIO) -> None:
+    with Tracker(tmp_path, Config(), plain(screen)) as tracker:
+        tracker.epoch_started(1, 12, 100)
+        tracker.advance(0, 0)
+        tracker.row(row(1))
+        tracker.row(row(2, val_loss=None, val_accuracy=None))
+        tracker.note("something [odd]")
+    first, _ = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(first) == row(1)
+    lines = screen.getvalue().splitlines()
+    expected = "epoch  1/12  train loss 1.5000 acc 50.00 %  val loss 1.2500 acc 62.50 %  lr 0.1  2.0 s  1,234 images/s"
+    assert lines[0] == expected
+    assert "val" not in lines[1]
+    assert lines[2] == "something [odd]"
+    log = (tmp_path / "run.log").read_text()
+    assert "epoch 1: train loss 1.5000" in log
+    assert "something [odd]" in log
+    assert "\x1b" not in screen.getvalue()
+
+
+def test_a_long_epoch_reports_itself_where_there_is_no_terminal(screen: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    display = plain(screen)
+    display.start_epoch(1, 2, 100)
+    display.advance(20, 2000)  # done before, in an earlier process
+    for _ in range(61):
+        now[0] += 1.0
+        display.advance(1, 100)
+    assert screen.getvalue() == "epoch 1/2: 80 % done, 100 images/s, 2:00 left\n"
+
+
+def test_the_bar_of_a_terminal_shows_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    screen = io.StringIO()
+    display = Display(Console(file=screen, force_terminal=True, width=120, color_system=None))
+    display.start_epoch(1, 3, 10)
+    display.advance(0, 0)
+    now[0] += 5.0
+    display.advance(10, 640)
+    display.row(row(1))
+    display.start_epoch(2, 3, 10)
+    now[0] += 1.0
+    display.advance(2, 128)
+    display.close()
+    shown = screen.getvalue()
+    for words in ("epoch 2/3", "train 1.500 50.0 %", "val 1.250 62.5 %", "128 images/s", "9.0 s left"):
+        assert words in shown, words
+
+
+@pytest.mark.parametrize(("width", "color"), [(80, None), (200, "truecolor")])
+def test_the_bar_fits_its_terminal(monkeypatch: pytest.MonkeyPatch, width: int, color: str | None) -> None:
+    screen = io.StringIO()
+    display = Display(Console(file=screen, force_terminal=True, width=width, color_system=color))
+    display.start_epoch(100, 200, 1000)
+    display.advance(0, 0)
+    display.row(row(100, images_per_s=1234567.0))
+    display._next = 0.0
+    display.advance(500, 5_000_000)
+    bar = display._bar
+    assert bar is not None
+    lines = display.console.render_lines(bar.get_renderable(), display.console.options.update(width=width))
+    display.close()
+    assert len(lines) == 1
+
+
+def test_no_color_is_honoured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=120)
+    console.print("[red]x[/]")
+    assert "31m" not in screen.getvalue()
+
+
+def test_a_download_is_shown_with_its_speed(screen: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    display = plain(screen)
+    for second in range(11):
+        now[0] = float(second)
+        display.loading("cifar.tar.gz from example.org", second * 10_000_000, 100_000_000)
+    lines = screen.getvalue().splitlines()
+    assert lines[0] == "cifar.tar.gz from example.org ..."
+    assert lines[1] == "cifar.tar.gz from example.org: 20 % (20.0 of 100.0 MB, 10.00 MB/s, 8.0 s left)"
+    assert lines[-1] == "cifar.tar.gz from example.org: 100 % (100.0 of 100.0 MB, 10.00 MB/s)"
+
+
+def test_a_missing_extra_is_named_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = Config()
+    config.tracker.name = "mlflow"
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match="tracker=mlflow: mlflow is not installed") as caught:
+        Tracker(tmp_path, config)
+    assert "pip install 'cifar-lab[mlflow]'" in caught.value.hint
+    assert not list(tmp_path.iterdir())
+
+
+def read_tensorboard(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    return {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
+def test_tensorboard_holds_the_rows_also_after_a_resume(lab: Lab) -> None:
+    arguments = (*SMOKE, "tracker=tensorboard", "hydra.run.dir=run")
+    assert lab(*arguments).code == 0
+    said = lab(*arguments, "train.epochs=4")
+    assert said.code == 0, said.err
+    rows = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
+    found = read_tensorboard(Path("run/tensorboard"))
+    for tag, column in (("loss/train", "train_loss"), ("accuracy/val", "val_accuracy"), ("lr", "lr")):
+        assert [step for step, _ in found[tag]] == [1, 2, 3, 4]
+        assert [value for _, value in found[tag]] == pytest.approx([r[column] for r in rows], rel=1e-6)
+    result = json.loads(Path("run/result.json").read_text())
+    assert found["final/test_accuracy"][-1] == (4, pytest.approx(result["metrics"]["test"]["accuracy"]))
+
+
+def test_mlflow_holds_one_run_with_every_epoch_once(lab: Lab) -> None:
+    from mlflow.tracking import MlflowClient
+
+    arguments = (*SMOKE, "tracker=mlflow", "tracker.uri=sqlite:///mlflow.db", "tracker.project=digits", "hydra.run.dir=run")
+    assert lab(*arguments).code == 0
+    said = lab(*arguments, "train.epochs=3")
+    assert said.code == 0, said.err
+    client = MlflowClient(tracking_uri="sqlite:///mlflow.db")
+    experiment = client.get_experiment_by_name("digits")
+    assert experiment is not None
+    (run,) = client.search_runs([experiment.experiment_id])
+    rows = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
+    history = sorted((m.step, m.value) for m in client.get_metric_history(run.info.run_id, "val_loss"))
+    assert history == [(r["epoch"], pytest.approx(r["val_loss"])) for r in rows]
+    assert run.info.status == "FINISHED"
+    assert run.info.run_name == "run"
+    assert run.data.params["optimizer.lr"] == "0.003"
+    result = json.loads(Path("run/result.json").read_text())
+    assert run.data.metrics["final_test_accuracy"] == pytest.approx(result["metrics"]["test"]["accuracy"])
