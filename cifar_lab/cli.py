@@ -5,25 +5,32 @@ from typing import Annotated
 
 import typer
 
+EXAMPLES = """\b
+Examples:
+  cifar-lab train experiment=quickstart               a first run, in under a minute
+  cifar-lab train model=resnet18 augment=crop_flip    CIFAR-10, other parts
+  cifar-lab train -m optimizer.lr=0.01,0.001          a sweep
+  cifar-lab train --help                              every group, key and flag
+  cifar-lab list models                               what there is to choose from"""
+
 app = typer.Typer(
     name="cifar-lab",
     help="Train image classifiers on CIFAR-10 and data sets like it, and find out what matters.",
-    epilog="First steps: [bold]cifar-lab train experiment=quickstart[/], then [bold]cifar-lab list models[/].",
+    epilog=EXAMPLES,
     no_args_is_help=True,
-    rich_markup_mode="rich",
+    rich_markup_mode=None,  # rich alone takes longer to import than help may take
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
-def _complete_override(ctx: typer.Context, args: list[str], incomplete: str) -> list[str]:
+def _complete_override(ctx: typer.Context, incomplete: str) -> list[str]:
     """What can stand next behind `train`; a completion must never print an error into a person's line."""
     from cifar_lab.completion import complete
     from cifar_lab.errors import LabError
 
-    words = args[args.index("train") + 1 :] if "train" in args else args
     try:
-        return complete(words, incomplete)
+        return complete([*(ctx.params.get("overrides") or ()), *ctx.args], incomplete)
     except LabError:
         return []
 
@@ -67,7 +74,11 @@ def list_(
 ) -> None:
     """List what there is to choose from, with a line on each.
 
-    Examples: `cifar-lab list models`, `cifar-lab list experiments --json`.
+    \b
+    Examples:
+      cifar-lab list models
+      cifar-lab list experiments --json
+      cifar-lab list optimizers --plugin lab.py
     """
     from cifar_lab.errors import guarded
     from cifar_lab.listing import show_list

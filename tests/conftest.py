@@ -3,21 +3,15 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from rig import ROOT, Lab, Said
 
 from cifar_lab.storage import FolderLock
 
 # Tests run side by side, so each takes one thread; set before torch is imported by anyone.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-
-ROOT = Path(__file__).resolve().parent.parent
-
-SMOKE = ("experiment=quickstart", "train=smoke", "data.subset=60", "threads=1")
-"""Two epochs on 60 digits: the smallest run that does everything."""
 
 
 @pytest.fixture(scope="session")
@@ -36,18 +30,6 @@ def cifar10_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
             subprocess.run([sys.executable, str(script), str(folder)], check=True, capture_output=True)
             (folder / "unpacked").touch()
     return folder
-
-
-@dataclass
-class Said:
-    """What a command ended with and printed."""
-
-    code: int
-    out: str
-    err: str
-
-
-Lab = Callable[..., Said]
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import killing
 import pytest
-from conftest import SMOKE
+from rig import SMOKE
 
 
 def trials(tmp_path: Path, kills: int, seed: int) -> str:

@@ -8,7 +8,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from rig import ROOT
 
 from cifar_lab import listing, schema
 from cifar_lab.tables import COMPONENTS, conf_dir

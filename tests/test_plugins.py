@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import SMOKE
+from rig import SMOKE
 
 LAB = '''
 """My own parts."""

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import SMOKE, Lab
+from rig import SMOKE, Lab
 
 from cifar_lab import sweeps
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import SMOKE, Lab
 from rich.console import Console
+from rig import SMOKE, Lab
 
 from cifar_lab.config import Config
 from cifar_lab.display import Display

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import SMOKE, Lab
+from rig import SMOKE, Lab
 
 from cifar_lab import schema
 from cifar_lab.engine.weights import load_weights
