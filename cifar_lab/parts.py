@@ -1,8 +1,9 @@
 """From a configuration to parts: batches on the device, model, optimiser, schedule and the state that is trained."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import nn
 
 from cifar_lab import runtime
 from cifar_lab.analysis.cost import model_cost
-from cifar_lab.config import Config
+from cifar_lab.config import Component, Config
 from cifar_lab.data.augment import normalization
 from cifar_lab.data.batches import Batches
 from cifar_lab.data.sets import ImageSet, Splits
@@ -81,6 +82,41 @@ def build_parts(config: Config, splits: Splits, device: torch.device) -> Parts:
         )
     state = TrainState(model, optimizer, schedule, train, device=device, precision=train.precision)
     return Parts(splits, batches, val, state, cost, statistics)
+
+
+def check_builders(configs: Sequence[Config]) -> None:
+    """Let every builder look at its settings, without memory and without data: what only a builder knows to refuse.
+
+    A sweep is refused by this before its first job starts. Number of classes and picture size are guessed, so only
+    what a builder says in so many words (a ``ValueError``) counts; the rest is found when the job itself is built.
+
+    Raises:
+        ConfigError: A builder refuses a value.
+    """
+    seen: set[str] = set()
+    for config in configs:
+        size = config.data.input_size or (config.data.image_size if config.data.name == "folder" else 32)
+        checks: tuple[tuple[str, Component, Callable[..., Any]], ...] = (
+            ("model", config.model, partial(build_model, num_classes=10, input_size=size)),
+            ("optimizer", config.optimizer, partial(build_optimizer, model=nn.Linear(1, 1))),
+            ("schedule", config.schedule, partial(build_schedule, lr=_base_lr(config), total_steps=100, steps_per_epoch=10)),
+        )
+        for kind, part, build in checks:
+            key = f"{kind} {part} {size if kind == 'model' else ''} {_base_lr(config) if kind == 'schedule' else ''}"
+            if key in seen:
+                continue
+            seen.add(key)
+            try:
+                with torch.device("meta" if kind == "model" else "cpu"), torch.random.fork_rng([]):
+                    build(part.name, **part.settings)
+            except ValueError as error:
+                raise ConfigError(f"{kind}={part.name}: {error}") from error
+            except Exception:  # not for certain the settings' fault; the job itself will say
+                continue
+
+
+def _base_lr(config: Config) -> float:
+    return config.optimizer.settings.get("lr", 1.0)
 
 
 def build_batches(

@@ -7,7 +7,6 @@ schemas of components come from the signatures of their builders (``signatures``
 """
 
 import contextlib
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import field, fields, is_dataclass, make_dataclass
 from enum import Enum
@@ -19,8 +18,6 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -29,6 +26,7 @@ from cifar_lab.config import Component, Config, check
 from cifar_lab.errors import ConfigError
 from cifar_lab.explain import did_you_mean, explain, unknown_key
 from cifar_lab.models import ACTIVATIONS
+from cifar_lab.overrides import RESOLVER, parse_overrides, refuse_overrides
 from cifar_lab.signatures import REQUIRED, Key
 from cifar_lab.tables import COMPONENTS, conf_dir, known_keys, signature
 
@@ -36,10 +34,6 @@ _OWN_TARGETS = {
     "hydra.sweeper": ("hydra_plugins.cifar_lab.sweeper.LabSweeper",),
     "hydra.launcher": ("hydra._internal.core_plugins.basic_launcher.BasicLauncher",),
 }
-GROUPS = ("data", "augment", "model", "optimizer", "schedule", "train", "tracker")
-_CODE_KEYS = ("hydra.callbacks", "hydra.job_logging", "hydra.hydra_logging", "hydra.searchpath", "hydra.output_subdir")
-_FOLDER_KEYS = ("hydra.run.dir", "hydra.sweep.dir")
-_RESOLVER = re.compile(r"\$\{\s*[\w.]+\s*:")
 
 
 @cache
@@ -127,43 +121,6 @@ def _hydra_aside() -> Iterator[None]:
         yield
     finally:
         holder.hydra = outer
-
-
-def parse_overrides(overrides: Sequence[str]) -> list[Override]:
-    """Parse with Hydra's grammar.
-
-    Raises:
-        ConfigError: One does not parse.
-    """
-    parsed = []
-    for text in overrides:
-        try:
-            parsed += OverridesParser.create().parse_overrides([text])
-        except HydraException as error:
-            raise ConfigError(
-                f"cannot read the override '{text}'", hint="write key=value; quote values with spaces or commas: 'key=\"a, b\"'"
-            ) from error
-    return parsed
-
-
-def refuse_overrides(parsed: Sequence[Override]) -> None:
-    """Refuse what no configuration of ours may do, by the look of the override alone."""
-    for override in parsed:
-        text, key = override.input_line or "", override.key_or_group
-        if override.is_delete():
-            raise ConfigError(f"'{text}': keys cannot be deleted", hint="0 or null switches a setting off")
-        if "_target_" in key or key.startswith(_CODE_KEYS):
-            hint = "code comes in by --plugin FILE.py, configurations by --config-dir DIR"
-            raise ConfigError(f"'{text}': not allowed, configurations are data", hint=hint)
-        kind, _, rest = key.partition(".")
-        if kind in COMPONENTS and rest == "name":
-            hint = f"choose with {kind}=NAME; `cifar-lab list {kind}s` shows all"
-            raise ConfigError(f"'{text}': {key} cannot be overridden", hint=hint)
-        if key in GROUPS and not override.is_sweep_override() and not isinstance(override.value(), str):
-            raise ConfigError(f"'{text}': choose {key} by name", hint=f"{key}=NAME; single settings are {key}.KEY=VALUE")
-        if _RESOLVER.search(text.replace("${now:", "") if key in _FOLDER_KEYS else text):
-            hint = "let the shell fill it in, for example key=$HOME/data"
-            raise ConfigError(f"'{text}': resolvers are not allowed in a value", hint=hint)
 
 
 def _check_hydra(node: DictConfig) -> None:
@@ -255,7 +212,7 @@ def _refuse_resolvers(node: Any, prefix: str) -> None:
     """Refuse ``${resolver:...}`` anywhere in a composed configuration, whoever wrote it."""
     items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
     for key, value in items:
-        if isinstance(value, str) and _RESOLVER.search(value):
+        if isinstance(value, str) and RESOLVER.search(value):
             raise ConfigError(f"{prefix}{key}={value}: resolvers are not allowed in a configuration")
         _refuse_resolvers(value, f"{prefix}{key}.")
 

@@ -17,19 +17,28 @@ from hydra.core.override_parser.types import Override
 from rich.console import Console
 from rich.table import Table
 
+from cifar_lab.config import Config
 from cifar_lab.errors import ConfigError
 from cifar_lab.runs import config_digest
-from cifar_lab.schema import compose, parse_overrides
+from cifar_lab.overrides import parse_overrides
+from cifar_lab.schema import compose
 
 LONGEST_NAME = 120
 
 
 @dataclass(frozen=True)
 class Job:
-    """One run of a sweep."""
+    """One run of a sweep.
+
+    Attributes:
+        name: Of its folder, stable: the swept keys and their values.
+        overrides: Of this run alone.
+        config: What they compose to, checked.
+    """
 
     name: str
     overrides: tuple[str, ...]
+    config: Config
 
 
 def plan(arguments: Sequence[str], config_dir: str | Path | None = None) -> list[Job]:
@@ -44,13 +53,13 @@ def plan(arguments: Sequence[str], config_dir: str | Path | None = None) -> list
     Raises:
         ConfigError: A job is not acceptable, or there is none.
     """
-    parsed = parse_overrides(arguments)
+    parsed = parse_overrides(arguments, config_dir)
     swept = [o.key_or_group for o in parsed if o.is_sweep_override()]
     jobs: dict[str, Job] = {}
     for overrides in (o for batch in BasicSweeper.split_arguments(parsed, None) for o in batch):
-        digest = config_digest(compose(overrides, config_dir))
+        config = compose(overrides, config_dir)
         values = [text for text in overrides if _key(text) in swept]
-        jobs.setdefault(digest, Job(folder_name(values) if values else "job", tuple(overrides)))
+        jobs.setdefault(config_digest(config), Job(folder_name(values) if values else "job", tuple(overrides), config))
     if not jobs:
         empty = [o.input_line for o in parsed if o.is_sweep_override()]
         raise ConfigError(

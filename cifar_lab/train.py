@@ -98,8 +98,9 @@ def _job(cfg: Any) -> dict[str, Any] | BaseException:
 def _start_sweep(flags: Flags) -> None:
     """Name the sweep's folder and hand over to Hydra, which calls ``run_sweep`` through our sweeper."""
     from cifar_lab import schema, sweeps
+    from cifar_lab.overrides import parse_overrides
 
-    parsed = schema.parse_overrides(flags.overrides)
+    parsed = parse_overrides(flags.overrides, flags.config_dir)
     first = sweeps.first_job(parsed)
     schema.compose(first, flags.config_dir)
     overrides = list(flags.overrides)
@@ -126,8 +127,10 @@ def run_sweep(arguments: Sequence[str], config: Any, launcher: Any) -> list[Any]
         Interrupted: A signal came; the same command goes on.
     """
     from cifar_lab import sweeps
+    from cifar_lab.parts import check_builders
 
     jobs = sweeps.plan(arguments, _search_dir(config))
+    check_builders([job.config for job in jobs])
     where = Path(config.hydra.sweep.dir)
     print(f"sweep: {len(jobs)} jobs in {where}", flush=True)
     results: list[Any] = []

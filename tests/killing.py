@@ -21,14 +21,14 @@ from typing import Any
 
 ARGUMENTS = (
     "experiment=quickstart",
-    "train.epochs=3",
+    "train.epochs=2",
     "train.batch_size=16",
     "train.checkpoint_every_s=0.02",
     "augment=crop_flip",
     "optimizer=sgd_nesterov",
     "optimizer.lr=0.01",
     "schedule=plateau",
-    "data.subset=300",
+    "data.subset=160",
     "threads=1",
 )
 """Dropout, averaged weights, momentum, a schedule with a memory, augmentation, checkpoints within epochs."""

@@ -4,10 +4,13 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from rig import SMOKE
+from rig import SMOKE, Lab
+
+from cifar_lab import plugins, tables
 
 LAB = '''
 """My own parts."""
@@ -54,6 +57,19 @@ def work(tmp_path: Path) -> Path:
     (tmp_path / "conf" / "experiment").mkdir(parents=True)
     (tmp_path / "conf" / "experiment" / "mine.yaml").write_text(EXPERIMENT)
     return tmp_path
+
+
+@pytest.fixture
+def _same_tables_afterwards() -> Iterator[None]:
+    """A plugin's rows would stay in this process."""
+    before = {kind: dict(table) for kind, table in tables.TABLES.items()}
+    yield
+    for kind, table in tables.TABLES.items():
+        table.clear()
+        table.update(before[kind])
+    for module in plugins._files:
+        sys.modules.pop(module, None)
+    plugins._files.clear()
 
 
 def train(work: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -130,13 +146,14 @@ def test_typos_in_own_parts_are_found_before_torch_is_imported(work: Path, overr
         ),
     ],
 )
-def test_what_is_wrong_with_a_plugin_is_one_line(work: Path, content: str | None, words: str) -> None:
+@pytest.mark.usefixtures("_same_tables_afterwards")
+def test_what_is_wrong_with_a_plugin_is_one_line(work: Path, lab: Lab, content: str | None, words: str) -> None:
     (work / "lab.py").unlink()
     if content is not None:
         (work / "lab.py").write_text(content)
-    done = train(work, *SMOKE, "model=f")
-    assert done.returncode == 2, done.stderr
-    assert done.stderr.startswith("cifar-lab: error[E-CONFIG]: ")
-    assert words in done.stderr.splitlines()[0]
-    assert "Traceback" not in done.stderr
+    said = lab("--plugin", "lab.py", *SMOKE, "model=f")
+    assert said.code == 2, said.err
+    assert said.err.startswith("cifar-lab: error[E-CONFIG]: ")
+    assert words in said.err.splitlines()[0]
+    assert "Traceback" not in said.err
     assert not (work / "outputs" / "runs").exists() or not list((work / "outputs" / "runs").iterdir())

@@ -41,19 +41,33 @@ ROOMS: dict[str, set[str]] = {
     "explain": {"errors"},
     "tables": {*BASE, "explain", "signatures", "analysis", "data", "models", "optim"},
     "plugins": {"errors", "signatures", "tables"},
-    "schema": {*BASE, "explain", "models", "signatures", "tables"},
+    "schema": {*BASE, "explain", "models", "overrides", "signatures", "tables"},
     "listing": {*BASE, "explain", "signatures", "tables"},
     "completion": {"errors", "schema", "tables"},
-    "sweeps": {*BASE, "display", "runs", "schema"},
+    "overrides": {"errors", "tables"},
+    "sweeps": {*BASE, "display", "overrides", "runs", "schema"},
     # 6: where configuration and parts are joined
     "parts": {*BASE, "analysis", "data", "engine", "models", "optim", "plugins", "runtime", "tables"},
     "outcome": {*BASE, "analysis", "data", "display", "engine", "memory", "parts", "runs", "runtime", "tracking"},
     "pipeline": {*BASE, "data", "display", "engine", "memory", "outcome", "parts", "plugins", "runs", "runtime", "tracking"},
-    "train": {*BASE, "explain", "flags", "listing", "pipeline", "plugins", "runs", "schema", "sweeps", "tables"},
+    "train": {
+        *BASE,
+        "explain",
+        "flags",
+        "listing",
+        "overrides",
+        "parts",
+        "pipeline",
+        "plugins",
+        "runs",
+        "schema",
+        "sweeps",
+        "tables",
+    },
     # 7
     "cli": {"__init__", "completion", "errors", "flags", "listing", "plugins", "train"},
 }
-HYDRA = {"schema", "sweeps", "train", "explain", "completion"}
+HYDRA = {"overrides", "schema", "sweeps", "train", "explain", "completion"}
 """Rooms that know that Hydra exists, beside the plug-in shells."""
 TORCHLESS = {
     "cli",

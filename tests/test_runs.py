@@ -67,7 +67,7 @@ def test_a_folder_belongs_to_one_configuration_code_and_data(tmp_path: Path) -> 
             folder.claim(config, "code1", "data2", [])
         with pytest.raises(ResumeError, match=r"optimizer\.lr differs \(0\.001 -> 0\.1\)"):
             folder.claim(schema.compose(["optimizer.lr=0.1"]), "code1", "data1", [])
-        with pytest.raises(ResumeError, match="and 1 more"):
+        with pytest.raises(ResumeError, match="and 2 more"):
             folder.claim(
                 schema.compose(["optimizer.lr=0.1", "seed=1", "model.kernel_size=5", "augment=flip"]), "code1", "data1", []
             )

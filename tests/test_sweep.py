@@ -38,7 +38,7 @@ def test_one_failing_job_ends_neither_the_others_nor_is_it_forgotten(lab: Lab) -
     assert "the same command runs the failed jobs again" in said.err
     assert {n: r["status"] for n, r in results("sweep").items()} == {
         "optimizer.lr=0.01": "done",
-        "optimizer.lr=1e30": "diverged",
+        "optimizer.lr=1e+30": "diverged",
         "optimizer.lr=0.02": "done",
     }
     again = lab(*arguments)
