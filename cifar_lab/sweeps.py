@@ -19,8 +19,8 @@ from rich.table import Table
 
 from cifar_lab.config import Config
 from cifar_lab.errors import ConfigError
-from cifar_lab.runs import config_digest
 from cifar_lab.overrides import parse_overrides
+from cifar_lab.runs import config_digest
 from cifar_lab.schema import compose
 
 LONGEST_NAME = 120
