@@ -12,7 +12,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from cifar_lab.models.build import build_activation
-from cifar_lab.models.layers import ConvNorm, require, require_odd
+from cifar_lab.models.layers import ConvNorm, global_pool, require, require_odd
 
 
 def resnet18(
@@ -70,7 +70,7 @@ def resnet(
         OrderedDict[str, nn.Module](
             stem=_stem(stem, width, kernel_size, activation),
             stages=nn.Sequential(*stages),
-            pool=nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()),
+            pool=global_pool(),
             head=nn.Linear(in_channels, num_classes),
         )
     )

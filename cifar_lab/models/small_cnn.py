@@ -12,7 +12,7 @@ from torch import nn
 
 from cifar_lab.models.build import build_activation
 from cifar_lab.models.dropout import Dropout
-from cifar_lab.models.layers import require, require_odd
+from cifar_lab.models.layers import require, require_dropout, require_odd, require_widths
 
 _WIDTH_STEP = 2  # D3's deeper variants go on 7, 9, 11, 13
 _POOL = 2
@@ -51,10 +51,10 @@ def small_cnn(
     Raises:
         ValueError: A keyword out of range, or images too small for the convolutions.
     """
-    require(len(widths) > 0 and all(w >= 1 for w in widths), "widths", list(widths), "at least one number, each 1 or more")
+    require_widths("widths", widths)
     require(num_convs is None or num_convs >= 1, "num_convs", num_convs, "1 or more, or null")
     require(padding in ("valid", "same"), "padding", padding, "valid or same")
-    require(0.0 <= dropout < 1.0, "dropout", dropout, "0 or more and less than 1")
+    require_dropout("dropout", dropout)
     widths = _widths(tuple(widths), num_convs)
     kernels = (kernel_size, *(later_kernel_size for _ in widths[1:]))
     _check_kernels(kernel_size, later_kernel_size, padding)

@@ -1,0 +1,89 @@
+"""torchvision's MobileNetV2 and EfficientNet-B0 with a head of our own.
+
+Both were made for 224 px: their strides divide the resolution by 32, so a 32 px picture ends as
+one pixel, and ``data.input_size`` decides more about the accuracy than anything else here.
+torchvision is imported inside the builders: no other model should wait for it.
+"""
+
+from collections import OrderedDict
+
+from torch import nn
+
+from cifar_lab.models.build import build_activation
+from cifar_lab.models.dropout import Dropout
+from cifar_lab.models.layers import global_pool, require, require_dropout
+
+_FEATURES = 1280  # of both
+
+
+def mobilenet_v2(*, num_classes: int = 10, activation: str = "relu6", dropout: float = 0.2) -> nn.Module:
+    """MobileNetV2's features and one linear layer; 2,236,682 parameters, 299.51 M multiply-adds at 224 px.
+
+    Args:
+        num_classes: K.
+        activation: Row of the ACTIVATIONS table, in place of every ReLU6.
+        dropout: Probability that one of the 1280 features is dropped; 0: off.
+
+    Returns:
+        Network with ``features``, ``pool``, ``dropout`` and ``head``: [B, 3, H, W] -> logits [B, K], for any H and W.
+
+    Raises:
+        ValueError: A keyword out of range.
+
+    Reference: Sandler, Howard, Zhu, Zhmoginov, Chen, 2018, MobileNetV2, arXiv:1801.04381.
+    """
+    require_dropout("dropout", dropout)
+    from torchvision.models import mobilenet_v2 as torchvision_mobilenet_v2
+
+    theirs = torchvision_mobilenet_v2(weights=None)
+    if activation != "relu6":  # torchvision's own works in place and needs less memory
+        _swap(theirs.features, nn.ReLU6, activation)
+    return _with_head(theirs.features, num_classes, dropout)
+
+
+def efficientnet_b0(
+    *, num_classes: int = 10, activation: str = "silu", dropout: float = 0.2, stochastic_depth: float = 0.2
+) -> nn.Module:
+    """EfficientNet-B0's features and one linear layer; 4,020,358 parameters, 384.55 M multiply-adds at 224 px.
+
+    Args:
+        num_classes: K.
+        activation: Row of the ACTIVATIONS table, in place of every SiLU; the gates stay sigmoids.
+        dropout: Probability that one of the 1280 features is dropped; 0: off.
+        stochastic_depth: Probability that an image skips the last block; it grows linearly from 0 at the first; 0: off.
+
+    Returns:
+        Network with ``features``, ``pool``, ``dropout`` and ``head``: [B, 3, H, W] -> logits [B, K], for any H and W.
+
+    Raises:
+        ValueError: A keyword out of range.
+
+    Reference: Tan and Le, 2019, EfficientNet, arXiv:1905.11946; Huang et al., 2016, arXiv:1603.09382 (stochastic depth).
+    """
+    require_dropout("dropout", dropout)
+    require(0.0 <= stochastic_depth <= 1.0, "stochastic_depth", stochastic_depth, "0 to 1")
+    from torchvision.models import efficientnet_b0 as torchvision_efficientnet_b0
+
+    theirs = torchvision_efficientnet_b0(weights=None, stochastic_depth_prob=stochastic_depth)
+    if activation != "silu":
+        _swap(theirs.features, nn.SiLU, activation)
+    return _with_head(theirs.features, num_classes, dropout)
+
+
+def _with_head(features: nn.Module, num_classes: int, dropout: float) -> nn.Module:
+    return nn.Sequential(
+        OrderedDict[str, nn.Module](
+            features=features,
+            pool=global_pool(),
+            dropout=Dropout(dropout),
+            head=nn.Linear(_FEATURES, num_classes),
+        )
+    )
+
+
+def _swap(model: nn.Module, published: type[nn.Module], activation: str) -> None:
+    """Put a new activation in place of each one of the published kind."""
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, published):
+                setattr(module, name, build_activation(activation))
