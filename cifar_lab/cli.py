@@ -94,6 +94,62 @@ def list_(
 
 
 @app.command()
+def keep(
+    run: Annotated[str, typer.Argument(help="Folder of a finished run.")],
+    name: Annotated[str, typer.Option(help="Name of the folder below outputs/reference.")],
+) -> None:
+    """Copy the evidence of a finished run, small enough to commit, to outputs/reference.
+
+    \b
+    Example:
+      cifar-lab keep outputs/runs/2026-11-21_small_cnn --name d3_small_cnn
+    """
+    from pathlib import Path
+
+    from cifar_lab.errors import guarded
+
+    def work() -> None:
+        from cifar_lab.reference import keep as keep_run
+
+        print(f"kept in {keep_run(Path(run), name)}")
+
+    raise typer.Exit(guarded(work))
+
+
+@app.command()
+def results(
+    write: Annotated[str, typer.Option(help="Put the table into this Markdown file, between its marks.")] = "",
+    check: Annotated[str, typer.Option(help="Exit with 4 if this Markdown file holds another table.")] = "",
+) -> None:
+    """Print the table of results made from outputs/reference.
+
+    \b
+    Examples:
+      cifar-lab results
+      cifar-lab results --write README.md
+    """
+    from pathlib import Path
+
+    from cifar_lab.errors import CheckpointError, guarded
+
+    def work() -> None:
+        from cifar_lab import reference
+
+        text = reference.table(reference.rows())
+        if write:
+            print(f"{write}: {'written' if reference.write_table(Path(write), text) else 'unchanged'}")
+        elif check:
+            if text not in Path(check).read_text(encoding="utf-8"):
+                raise CheckpointError(
+                    f"{check} holds another table than outputs/reference", hint=f"cifar-lab results --write {check}"
+                )
+        else:
+            print(text)
+
+    raise typer.Exit(guarded(work))
+
+
+@app.command()
 def version() -> None:
     """Print the version."""
     from cifar_lab import __version__

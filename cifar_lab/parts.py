@@ -26,6 +26,10 @@ from cifar_lab.plugins import PREFIX
 from cifar_lab.tables import COMPONENTS
 
 
+PREPARED_IMAGES = 5000
+"""Training images that a model with ``prepare`` is shown; airbench uses as many."""
+
+
 @dataclass
 class Parts:
     """What a configuration becomes.
@@ -82,6 +86,21 @@ def build_parts(config: Config, splits: Splits, device: torch.device) -> Parts:
         )
     state = TrainState(model, optimizer, schedule, train, device=device, precision=train.precision)
     return Parts(splits, batches, val, state, cost, statistics)
+
+
+def prepare_model(config: Config, parts: Parts) -> None:
+    """Show a fresh model its training images once, if it asks for that by a method ``prepare(images)``.
+
+    Such as a whitening stem, which is computed and not trained. The images are normalized, in training size, and
+    not augmented; a resumed or loaded model brings its own values.
+    """
+    prepare = getattr(parts.state.model, "prepare", None)
+    if not callable(prepare):
+        return
+    some = parts.splits.train.take(torch.arange(min(PREPARED_IMAGES, len(parts.splits.train))))
+    batches = build_batches(config, some, parts.normalization, parts.state.device)
+    with torch.no_grad():
+        prepare(torch.cat([images for images, _ in batches.iterate(0)]))
 
 
 def check_builders(configs: Sequence[Config]) -> None:

@@ -19,7 +19,7 @@ from cifar_lab.engine.checkpoint import Checkpoints, finish_checkpoints
 from cifar_lab.engine.fit import fit
 from cifar_lab.engine.weights import step_folders
 from cifar_lab.errors import DivergedError, Interrupted, LabError, ResumeError
-from cifar_lab.parts import Parts, build_parts
+from cifar_lab.parts import Parts, build_parts, prepare_model
 from cifar_lab.plugins import plugin_files
 from cifar_lab.signals import StopFlag
 from cifar_lab.tracking import Tracker
@@ -100,6 +100,8 @@ def _train_and_measure(
     found = checkpoints.resume(state)
     if found:
         tracker.note(f"continuing from {found}, {state.progress.epochs_done} of {config.train.epochs} epochs done")
+    elif not config.init_from:
+        prepare_model(config, parts)
     tracker.open_sink(state.progress.epochs_done)
     with runtime.out_of_memory_named(config.train.batch_size, lambda: checkpoints.last_good):
         fit(state, parts.train, parts.val, config.train, tracker=tracker, checkpoints=checkpoints, stop=stop)

@@ -158,7 +158,8 @@ def environment_record(device: torch.device | None = None) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "cpu_bf16": cpu_has_bf16(),
         "device": str(device) if device is not None else None,
-        "torch_build": torch.__config__.show(),
+        # Without the line of compiler flags, which is longer than everything else together.
+        "torch_build": [line.strip(" -") for line in torch.__config__.show().splitlines() if "Build settings" not in line],
         "numerics": {
             "deterministic": torch.are_deterministic_algorithms_enabled(),
             "cudnn_benchmark": torch.backends.cudnn.benchmark,

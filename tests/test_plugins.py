@@ -72,30 +72,28 @@ def _same_tables_afterwards() -> Iterator[None]:
     plugins._files.clear()
 
 
-def train(work: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """In a process of its own: a plugin's rows stay in the tables of the process that loaded it."""
-    command = [sys.executable, "-m", "cifar_lab.train", "--plugin", "lab.py", "--config-dir", "conf", *arguments]
-    return subprocess.run(command, cwd=work, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-
-
 MINE = (*SMOKE, "model=my_net", "model.activation=my_act", "optimizer=my_opt")
+FLAGS = ("--plugin", "lab.py", "--config-dir", "conf")
 
 
-def test_own_parts_train(work: Path) -> None:
-    done = train(work, *MINE, "optimizer.heat=0.5", "hydra.run.dir=run")
-    assert done.returncode == 0, done.stderr
+@pytest.mark.usefixtures("_same_tables_afterwards")
+def test_own_parts_train(work: Path, lab: Lab) -> None:
+    said = lab(*FLAGS, *MINE, "optimizer.heat=0.5", "hydra.run.dir=run")
+    assert said.code == 0, said.err
     result = json.loads((work / "run" / "result.json").read_text())
     assert result["cost"]["num_params"] == 8 * 28 + 10 * (64 * 8 + 1)
-    again = train(work, *MINE, "optimizer.heat=0.5", "hydra.run.dir=run")
-    assert "already done" in again.stdout
+    assert "already done" in lab(*FLAGS, *MINE, "optimizer.heat=0.5", "hydra.run.dir=run").out
     (work / "lab.py").write_text(LAB.replace("0.1 * x", "0.2 * x"))
-    changed = train(work, *MINE, "optimizer.heat=0.5", "hydra.run.dir=run")
-    assert changed.returncode == 4
-    assert "E-RESUME: the code differs" in changed.stderr.replace("error[", "").replace("]", "")
+    changed = lab(*FLAGS, *MINE, "optimizer.heat=0.5", "hydra.run.dir=run")
+    assert changed.code == 4
+    assert "error[E-RESUME]: the code differs" in changed.err
 
 
 def test_own_parts_are_swept_with_an_own_experiment(work: Path) -> None:
-    done = train(work, "-m", "experiment=mine", "data.subset=60", "model.width=4,8", "hydra.sweep.dir=sweep")
+    """In a process of its own, as it is typed."""
+    arguments = ["-m", "experiment=mine", "data.subset=60", "model.width=4,8", "hydra.sweep.dir=sweep"]
+    command = [sys.executable, "-m", "cifar_lab.train", *FLAGS, *arguments]
+    done = subprocess.run(command, cwd=work, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr
     results = {p.parent.name: json.loads(p.read_text()) for p in (work / "sweep").glob("*/result.json")}
     assert {name: r["cost"]["num_params"] for name, r in results.items()} == {

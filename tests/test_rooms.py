@@ -64,8 +64,9 @@ ROOMS: dict[str, set[str]] = {
         "sweeps",
         "tables",
     },
+    "reference": {*BASE, "tables"},
     # 7
-    "cli": {"__init__", "completion", "errors", "flags", "listing", "plugins", "train"},
+    "cli": {"__init__", "completion", "errors", "flags", "listing", "plugins", "reference", "train"},
 }
 HYDRA = {"overrides", "schema", "sweeps", "train", "explain", "completion"}
 """Rooms that know that Hydra exists, beside the plug-in shells."""

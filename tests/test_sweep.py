@@ -15,19 +15,18 @@ def results(folder: str) -> dict[str, dict[str, Any]]:
 
 
 def test_a_sweep_names_its_folders_by_what_is_swept_and_continues(lab: Lab) -> None:
-    arguments = ("-m", *SMOKE, "optimizer.lr=0.001,0.003", "model.activation=relu,tanh")
+    arguments = ("-m", *SMOKE, "seed=3", "model.activation=relu,tanh")
     said = lab(*arguments)
     assert said.code == 0, said.err
-    found = results("outputs/sweeps/quickstart,optimizer.lr,model.activation")
-    assert set(found) == {f"optimizer.lr={lr},model.activation={a}" for lr in ("0.001", "0.003") for a in ("relu", "tanh")}
-    assert len({r["digests"]["config"] for r in found.values()}) == 4
-    assert len({r["metrics"]["test"]["loss"] for r in found.values()}) == 4
+    where = "outputs/sweeps/quickstart,model.activation"
+    found = results(where)
+    assert set(found) == {"model.activation=relu", "model.activation=tanh"}
+    assert len({r["digests"]["config"] for r in found.values()}) == 2
+    assert len({r["metrics"]["test"]["loss"] for r in found.values()}) == 2
     again = lab(*arguments)
     assert again.code == 0
-    assert again.out.count("already done") == 4
-    assert {
-        n: r["test_openings"] for n, r in results("outputs/sweeps/quickstart,optimizer.lr,model.activation").items()
-    } == dict.fromkeys(found, 1)
+    assert again.out.count("already done") == 2
+    assert [r["test_openings"] for r in results(where).values()] == [1, 1]
 
 
 def test_one_failing_job_ends_neither_the_others_nor_is_it_forgotten(lab: Lab) -> None:

@@ -1,0 +1,179 @@
+"""Evidence: what a run's numbers rest on, small enough to commit, and the results table made from it.
+
+``outputs/reference/NAME/`` holds a finished run without its checkpoints; the test predictions are kept as
+label, predicted class and confidence, so that accuracy and confusion can be counted again. The README's
+table is written from these folders and from the published numbers in the experiments' YAML, never typed.
+"""
+
+import io
+import re
+import statistics
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from cifar_lab import storage
+from cifar_lab.config import flatten
+from cifar_lab.errors import CheckpointError, ConfigError
+from cifar_lab.tables import conf_dir
+
+REFERENCE = Path("outputs/reference")
+PREDICTIONS = "test_predictions.npz"
+MARKS = ("<!-- results -->", "<!-- end of results -->")
+_COPIED = (
+    "result.json",
+    "environment.json",
+    "metrics.jsonl",
+    "config.yaml",
+    "overrides.txt",
+    "curves.png",
+    "confusion_matrix.png",
+)
+_PUBLISHED = re.compile(r"^# published: (?P<what>.+)$", re.MULTILINE)
+
+
+@dataclass
+class Row:
+    """One line of the results table: the runs of one configuration, whatever their seeds."""
+
+    names: list[str]
+    results: list[dict[str, Any]]
+    overrides: list[str]
+
+    @property
+    def experiment(self) -> str:
+        """Which recipe it is; empty for none."""
+        return next((o.partition("=")[2] for o in self.overrides if o.startswith("experiment=")), "")
+
+    @property
+    def changed(self) -> list[str]:
+        """What was overridden in it; the seed aside."""
+        return [o for o in self.overrides if not o.startswith(("experiment=", "seed="))]
+
+
+def keep(run: Path, name: str, where: Path = REFERENCE) -> Path:
+    """Copy a finished run's evidence to ``where/name``.
+
+    Args:
+        run: Run folder.
+        name: Of the evidence; an earlier one of this name is replaced.
+        where: Parent folder.
+
+    Raises:
+        CheckpointError: The folder is no finished run.
+        ConfigError: The name is not a plain folder name.
+    """
+    if not re.fullmatch(r"[\w.=,+-]+", name):
+        raise ConfigError(f"--name {name}; must be letters, digits and . _ = , + -")
+    result = _result(run)
+    files = {file: (run / file).read_bytes() for file in _COPIED if (run / file).is_file()}
+    files[PREDICTIONS] = _compact(run / "predictions.npz")
+    words = [line for line in files["overrides.txt"].decode().splitlines() if not line.startswith("hydra.run.dir=")]
+    files["overrides.txt"] = "".join(f"{word}\n" for word in words).encode()
+    files["command.txt"] = f"cifar-lab train {' '.join(words)}\n".encode()
+    if result["metrics"]["test"]["accuracy"] != _accuracy(files[PREDICTIONS]):
+        raise CheckpointError(f"{run}: result.json and predictions.npz do not belong together")
+    storage.make_folder(where)
+    publish = storage.replace_folder if (where / name).exists() else storage.publish_folder
+    publish(where / name, files)
+    return where / name
+
+
+def rows(where: Path = REFERENCE) -> list[Row]:
+    """The evidence, seeds of one configuration together, in the order of the folders' names."""
+    found: dict[str, Row] = {}
+    for folder in sorted(p for p in where.iterdir() if (p / "result.json").is_file()) if where.is_dir() else ():
+        overrides = (folder / "overrides.txt").read_text().splitlines()
+        plain = flatten(yaml.safe_load((folder / "config.yaml").read_text()))
+        key = storage.digest({k: v for k, v in plain.items() if k not in ("seed", "device", "threads", "data.root")})
+        row = found.setdefault(key, Row([], [], overrides))
+        row.names.append(folder.name)
+        row.results.append(_result(folder))
+    return list(found.values())
+
+
+def table(found: Iterable[Row]) -> str:
+    """The results as a Markdown table."""
+    head = "| recipe | changed | published | test accuracy | n | parameters | MACs | training | machine |"
+    lines = [head, "|---|---|---|---|---|---|---|---|---|"]
+    for row in found:
+        accuracies = [100 * r["metrics"]["test"]["accuracy"] for r in row.results]
+        spread = f" ± {statistics.stdev(accuracies):.2f}" if len(accuracies) > 1 else ""
+        cost = row.results[0]["cost"]
+        seconds = statistics.mean(r["cost"]["train_s"] for r in row.results)
+        cells = [
+            f"`{row.experiment}`" if row.experiment else f"`{row.results[0]['model']}`",
+            " ".join(f"`{o}`" for o in row.changed) or "",
+            published(row.experiment),
+            f"{statistics.mean(accuracies):.2f} %{spread}",
+            str(len(accuracies)),
+            f"{cost['num_params']:,}",
+            f"{cost['macs'] / 1e6:,.2f} M",
+            f"{row.results[0]['epochs_done']} epochs, {_minutes(seconds)}",
+            _machine(row.results[0]),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def published(experiment: str) -> str:
+    """What the write-up states, from the line ``# published: ...`` of the experiment's YAML; a dash for nothing."""
+    path = conf_dir() / "experiment" / f"{experiment}.yaml"
+    match = _PUBLISHED.search(path.read_text(encoding="utf-8")) if experiment and path.is_file() else None
+    return match["what"] if match else "-"
+
+
+def write_table(readme: Path, text: str) -> bool:
+    """Put the table between the marks of a Markdown file.
+
+    Returns:
+        Whether the file changed.
+    """
+    old = readme.read_text(encoding="utf-8")
+    begin, end = (old.find(mark) for mark in MARKS)
+    if begin < 0 or end < begin:
+        raise ConfigError(f"{readme} has no lines {MARKS[0]} and {MARKS[1]}")
+    new = f"{old[: begin + len(MARKS[0])]}\n{text}\n{old[end:]}"
+    if new != old:
+        storage.write_text(readme, new)
+    return new != old
+
+
+def _result(folder: Path) -> dict[str, Any]:
+    path = folder / "result.json"
+    result: Mapping[str, Any] = storage.read_json(path) if path.is_file() else {}
+    if result.get("status") != "done":
+        raise CheckpointError(f"{folder} is no finished run", hint="name a folder below outputs/runs that holds a result.json")
+    return dict(result)
+
+
+def _compact(path: Path) -> bytes:
+    """Label and predicted class uint8 (uint16 above 256 classes) and confidence float16, for every test image."""
+    with np.load(path, allow_pickle=False) as saved:
+        logits, labels = saved["test_logits"].astype(np.float64), saved["test_labels"]
+    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
+    confidence = (shifted.max(axis=1) / shifted.sum(axis=1)).astype(np.float16)
+    kind = np.uint8 if logits.shape[1] <= 256 else np.uint16
+    packed = io.BytesIO()
+    arrays = {"labels": labels.astype(kind), "predicted": logits.argmax(axis=1).astype(kind), "confidence": confidence}
+    np.savez_compressed(packed, allow_pickle=False, **arrays)
+    return packed.getvalue()
+
+
+def _accuracy(packed: bytes) -> float:
+    with np.load(io.BytesIO(packed), allow_pickle=False) as saved:
+        return float((saved["labels"] == saved["predicted"]).mean())
+
+
+def _machine(result: Mapping[str, Any]) -> str:
+    environment = result["environment"]
+    name = environment.get("gpu", {}).get("name") or f"{environment['cpu']}, {environment['threads']} threads"
+    return f"{name}, {result['precision']}"
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,71 @@
+"""Evidence of a run: complete, small, consistent, and the only source of the results table."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rig import SMOKE, Lab
+
+from cifar_lab import reference
+from cifar_lab.errors import CheckpointError, ConfigError
+
+
+def test_kept_evidence_counts_to_the_same_accuracy(lab: Lab) -> None:
+    assert lab(*SMOKE, "seed=1", "hydra.run.dir=run").code == 0
+    folder = reference.keep(Path("run"), "quick")
+    assert folder == Path("outputs/reference/quick")
+    assert (folder / "command.txt").read_text() == f"cifar-lab train {' '.join((*SMOKE, 'seed=1'))}\n"
+    assert not (folder / "checkpoints").exists()
+    result = json.loads((folder / "result.json").read_text())
+    with np.load(folder / reference.PREDICTIONS, allow_pickle=False) as saved:
+        assert (saved["labels"] == saved["predicted"]).mean() == result["metrics"]["test"]["accuracy"]
+        assert saved["confidence"].min() >= 0.1
+    size = sum(p.stat().st_size for p in folder.iterdir())
+    assert size < 300_000
+
+
+def evidence(folder: Path, seed: int, accuracy: float, overrides: list[str]) -> None:
+    folder.mkdir(parents=True)
+    environment = {"cpu": "a CPU", "threads": 2}
+    cost = {"num_params": 18422, "macs": 632268, "train_s": 150.0}
+    result = {"status": "done", "metrics": {"test": {"accuracy": accuracy}}, "cost": cost, "environment": environment}
+    result |= {"precision": "fp32", "epochs_done": 20, "model": "small_cnn"}
+    (folder / "result.json").write_text(json.dumps(result))
+    (folder / "config.yaml").write_text(json.dumps({"seed": seed, "optimizer": {"lr": len(overrides)}}))
+    (folder / "overrides.txt").write_text("".join(f"{o}\n" for o in [*overrides, f"seed={seed}"]))
+
+
+def test_the_table_puts_seeds_together_and_shows_n(tmp_path: Path) -> None:
+    for seed, accuracy in enumerate((0.60, 0.62, 0.64)):
+        evidence(tmp_path / f"a{seed}", seed, accuracy, ["experiment=d3_small_cnn", "optimizer=adam"])
+    evidence(tmp_path / "b", 0, 0.38, ["experiment=d3_small_cnn"])
+    lines = reference.table(reference.rows(tmp_path)).splitlines()
+    assert len(lines) == 4
+    assert "| `d3_small_cnn` | `optimizer=adam` | no number given (D3) | 62.00 % ± 2.00 | 3 | 18,422 | 0.63 M |" in lines[2]
+    assert "| 38.00 % | 1 |" in lines[3]
+
+
+def test_the_table_is_written_between_its_marks_only(tmp_path: Path) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text(f"before\n{reference.MARKS[0]}\nold\n{reference.MARKS[1]}\nafter\n")
+    assert reference.write_table(readme, "| new |")
+    assert readme.read_text() == f"before\n{reference.MARKS[0]}\n| new |\n{reference.MARKS[1]}\nafter\n"
+    assert not reference.write_table(readme, "| new |")
+    readme.write_text("no marks")
+    with pytest.raises(ConfigError, match="has no lines"):
+        reference.write_table(readme, "x")
+
+
+def test_what_is_no_finished_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="is no finished run"):
+        reference.keep(tmp_path, "x", tmp_path / "reference")
+    with pytest.raises(ConfigError, match="must be letters"):
+        reference.keep(tmp_path, "../x", tmp_path / "reference")
+
+
+def test_this_readme_holds_the_table_of_the_committed_evidence() -> None:
+    from rig import ROOT
+
+    text = reference.table(reference.rows(ROOT / reference.REFERENCE))
+    assert text in (ROOT / "README.md").read_text(encoding="utf-8")
