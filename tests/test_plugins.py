@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from rig import SMOKE, Lab
 
-from cifar_lab import plugins, tables
+from cifar_lab import plugins, schema, signatures, tables
 
 LAB = '''
 """My own parts."""
@@ -70,6 +70,9 @@ def _same_tables_afterwards() -> Iterator[None]:
     for module in plugins._files:
         sys.modules.pop(module, None)
     plugins._files.clear()
+    for read in (signatures.source_of, signatures.read_signature, signatures.parse, schema._schema):
+        if hasattr(read, "cache_clear"):
+            read.cache_clear()
 
 
 MINE = (*SMOKE, "model=my_net", "model.activation=my_act", "optimizer=my_opt")
