@@ -12,6 +12,7 @@ from typing import Any
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 NORMALIZATIONS = ("cifar", "half", "unit", "data")
+POLICIES = ("none", "autoaugment", "randaugment", "trivialaugment")
 MONITORS = ("val_loss", "val_accuracy", "train_loss", "train_accuracy")
 
 
@@ -60,7 +61,35 @@ class AugmentConfig:
     crop_padding_px: int = _setting(0, "pad by this many pixels, then crop back at a random place; 0: off", low=0, high=64)
     crop_padding_mode: str = _setting("zero", "what the padding holds", choices=("zero", "reflect"))
     flip_probability: float = _setting(0.0, "chance of a left-right flip; 0: off", low=0.0, high=1.0)
+    policy: str = _setting(
+        "none",
+        "random operations on the bytes: AutoAugment's for CIFAR-10, RandAugment's or TrivialAugment's (wide)",
+        choices=POLICIES,
+    )
+    randaugment_ops: int = _setting(2, "policy=randaugment: operations done to each image, one after the other", low=1, high=16)
+    randaugment_magnitude: int = _setting(9, "policy=randaugment: strength of all operations, of 0 to 30", low=0, high=30)
+    jitter_brightness: float = _setting(0.0, "brightness times 1 plus or minus up to this; 0: off", low=0.0, high=10.0)
+    jitter_contrast: float = _setting(0.0, "contrast times 1 plus or minus up to this; 0: off", low=0.0, high=10.0)
+    jitter_saturation: float = _setting(0.0, "color saturation times 1 plus or minus up to this; 0: off", low=0.0, high=10.0)
+    jitter_hue: float = _setting(0.0, "hue turned by up to this share of the color circle; 0: off", low=0.0, high=0.5)
     cutout_px: int = _setting(0, "side of one square set to the mean colour at a random place; 0: off", low=0, high=256)
+    erase_probability: float = _setting(
+        0.0, "chance of one rectangle set to the mean colour, of random size, shape and place; 0: off", low=0.0, high=1.0
+    )
+    erase_min_area: float = _setting(0.02, "smallest share of the picture that is erased", low=0.0, high=1.0)
+    erase_max_area: float = _setting(0.33, "largest share of the picture that is erased", low=0.0, high=1.0)
+    mixup_alpha: float = _setting(
+        0.0,
+        "blend pairs of images and their labels by Beta(alpha, alpha) shares; 0: off; with cutmix each gets one of the two",
+        low=0.0,
+        high=100.0,
+    )
+    cutmix_alpha: float = _setting(
+        0.0,
+        "cover a rectangle of 1 - Beta(alpha, alpha) of the area by another image, labels likewise; 0: off",
+        low=0.0,
+        high=100.0,
+    )
 
 
 @dataclass
@@ -206,7 +235,20 @@ def _check_together(config: Config) -> None:
     insecure = [s for s in config.data.sources if not s.startswith("https://")]
     if insecure:
         raise ValueError(f"data.sources={insecure[0]}; must be an https:// address")
+    _check_augment(config.augment, config.train.batch_size)
     if config.data.val_fraction == 0 and config.train.monitor.startswith("val_") and config.train.patience_epochs > 0:
         raise ValueError(
             f"train.monitor={config.train.monitor} with data.val_fraction=0; patience needs validation images or a train_ monitor"
         )
+
+
+def _check_augment(augment: AugmentConfig, batch_size: int) -> None:
+    """Rules between keys of ``augment``, and with the batch that images are mixed in."""
+    if augment.erase_min_area > augment.erase_max_area:
+        raise ValueError(
+            f"augment.erase_min_area={augment.erase_min_area}; must be at most augment.erase_max_area={augment.erase_max_area}"
+        )
+    for key in ("mixup_alpha", "cutmix_alpha"):
+        alpha = getattr(augment, key)
+        if alpha > 0 and batch_size == 1:
+            raise ValueError(f"augment.{key}={alpha} with train.batch_size=1; an image is mixed with another one")

@@ -92,7 +92,7 @@ class Display:
         """An epoch is over: print its line."""
         text = f"epoch {row['epoch']:>{len(str(self._epochs))}}/{self._epochs}  {measures(row)}"
         self._last = short_measures(row)
-        self.line(f"{text}  lr {row['lr']:.4g}  {row['seconds']:.1f} s  {row['images_per_s']:,.0f} images/s")
+        self.line(f"{text}  lr {row['lr']:.4g}  {row['seconds']:.1f} s  {row['images_per_s']:,.0f} img/s")
 
     def close(self) -> None:
         """Take the bar away."""

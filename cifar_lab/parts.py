@@ -25,7 +25,6 @@ from cifar_lab.optim.schedules import build_schedule
 from cifar_lab.plugins import PREFIX
 from cifar_lab.tables import COMPONENTS
 
-
 PREPARED_IMAGES = 5000
 """Training images that a model with ``prepare`` is shown; airbench uses as many."""
 
@@ -71,7 +70,7 @@ def build_parts(config: Config, splits: Splits, device: torch.device) -> Parts:
     _check_forward(model, config.model.name, splits, size, device)
     cost = model_cost(model, (3, size, size), device)
     statistics = normalization(config.data.normalize, splits.train)
-    batches = build_batches(config, splits.train, statistics, device, training=True)
+    batches = build_batches(config, splits.train, statistics, device, training=True, num_classes=splits.num_classes)
     val = build_batches(config, splits.val, statistics, device) if splits.val is not None else None
     steps = steps_per_epoch(len(batches), train.accumulation_steps)
     with _refusals("optimizer", config.optimizer.name):
@@ -145,8 +144,12 @@ def build_batches(
     device: torch.device,
     *,
     training: bool = False,
+    num_classes: int = 0,
 ) -> Batches:
-    """Batches of one set: shuffled and augmented for training, plain for everything else."""
+    """Batches of one set: shuffled and augmented for training, plain for everything else.
+
+    ``num_classes`` is K of the soft targets that mixed images have; only training needs it.
+    """
     mean, std = statistics
     return Batches(
         images,
@@ -160,6 +163,7 @@ def build_batches(
         drop_last=training and config.train.drop_last,
         channels_last=config.train.channels_last,
         input_size=config.data.input_size,
+        num_classes=num_classes,
     )
 
 

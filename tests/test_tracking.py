@@ -48,7 +48,7 @@ def test_rows_are_lines_and_json(tmp_path: Path, screen: io.StringIO) -> None:
     first, _ = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert json.loads(first) == row(1)
     lines = screen.getvalue().splitlines()
-    expected = "epoch  1/12  train loss 1.5000 acc 50.00 %  val loss 1.2500 acc 62.50 %  lr 0.1  2.0 s  1,234 images/s"
+    expected = "epoch  1/12  train loss 1.5000 acc 50.00 %  val loss 1.2500 acc 62.50 %  lr 0.1  2.0 s  1,234 img/s"
     assert lines[0] == expected
     assert "val" not in lines[1]
     assert lines[2] == "something [odd]"

@@ -280,3 +280,25 @@ def test_patience_stops_early_and_restores_the_best(lab: Lab) -> None:
     result = result_of("run")
     assert (result["epochs_done"], result["best_epoch"]) == (2, 1)
     assert "val_accuracy is no better since epoch 1" in result["stopped_early"]
+
+
+@pytest.mark.parametrize("augment", ["autoaugment", "mixup", "cutmix", "erasing", "color_jitter"])
+def test_every_kind_of_augmentation_trains(lab: Lab, augment: str) -> None:
+    said = lab(*SMOKE, RUN, f"augment={augment}", "train.label_smoothing=0.1", "train.epochs=1")
+    assert said.code == 0, said.err
+    assert 0 < rows_of("run")[0]["train_loss"] < 10
+
+
+def test_a_model_that_asks_for_its_training_images_gets_them_once(lab: Lab) -> None:
+    """speednet's stem whitens what it is shown; a resumed run keeps the first stem."""
+    small = ("model=speednet", "model.widths=[8,8,8]", "schedule=constant")
+    said = lab(*SMOKE, RUN, *small)
+    assert said.code == 0, said.err
+    stem = {k: v for k, v in load_weights("run")[0].items() if k.startswith("whiten")}
+    assert stem
+    assert lab(*SMOKE, RUN, *small, "train.epochs=3").code == 0
+    again = load_weights("run")[0]
+    weight = next(k for k in stem if k.endswith("weight"))
+    assert torch.equal(stem[weight], again[weight])
+    filters = stem[weight].flatten(1)
+    assert filters.norm(dim=1).std() > 0.1, "whitening filters differ in length, random ones hardly do"

@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 
 from cifar_lab.config import AugmentConfig
-from cifar_lab.data import rng
+from cifar_lab.data import jitter, rng
+from cifar_lab.data.erasing import draw_rectangles
+from cifar_lab.data.policies import Policy
 from cifar_lab.data.sets import ImageSet, channel_statistics
 from cifar_lab.errors import ConfigError, DataError
 
@@ -33,6 +35,10 @@ class Draws:
         left: int64 [N], first column of it.
         cutout_top: int64 [N], first row of the cut-out square.
         cutout_left: int64 [N], first column of it.
+        steps: int64 [N, slots], see ``policies.Policy``.
+        jitter_kinds: int64 [N, n], see ``jitter.draw_jitter``.
+        jitter_amounts: float32 [N, n], likewise.
+        erased: int64 [N, 4], see ``erasing.draw_rectangles``.
     """
 
     flip: Tensor | None
@@ -40,6 +46,10 @@ class Draws:
     left: Tensor | None
     cutout_top: Tensor | None
     cutout_left: Tensor | None
+    steps: Tensor | None = None
+    jitter_kinds: Tensor | None = None
+    jitter_amounts: Tensor | None = None
+    erased: Tensor | None = None
 
     def take(self, start: int, stop: int) -> "Draws":
         """The decisions for images ``start`` to ``stop`` - 1."""
@@ -81,9 +91,17 @@ def check_augment(config: AugmentConfig, height: int, width: int) -> None:
         raise ConfigError(
             f"augment.crop_padding_px={config.crop_padding_px} with reflect; pictures are {width}x{height}, so at most {side - 1}"
         )
+    # A side is rounded and must be shorter than the picture's.
+    largest = (height - 0.5) * (width - 0.5) / (height * width)
+    if config.erase_probability > 0 and config.erase_min_area >= largest:
+        raise ConfigError(
+            f"augment.erase_min_area={config.erase_min_area}; pictures are {width}x{height}, so less than {largest:.2f}"
+        )
 
 
-def draw(config: AugmentConfig, *, seed: int, epoch: int, ids: Tensor, height: int, width: int) -> Draws:
+def draw(
+    config: AugmentConfig, *, seed: int, epoch: int, ids: Tensor, height: int, width: int, policy: Policy | None = None
+) -> Draws:
     """Decide for every image; a function of (seed, epoch, id) alone.
 
     Args:
@@ -93,18 +111,25 @@ def draw(config: AugmentConfig, *, seed: int, epoch: int, ids: Tensor, height: i
         ids: int64 [N].
         height: Of the images, in pixels.
         width: Of the images, in pixels.
+        policy: What ``config.policy`` names, built for this size.
     """
 
     def whole(kind: rng.Draw, high: int) -> Tensor:
         return rng.randint(seed, epoch, ids, kind, high)
 
     crops, cuts = config.crop_padding_px > 0, config.cutout_px > 0
+    key = {"seed": seed, "epoch": epoch, "ids": ids}
+    jitter_kinds, jitter_amounts = jitter.draw_jitter(config, **key) if jitter.is_on(config) else (None, None)
     return Draws(
         flip=rng.uniform(seed, epoch, ids, rng.Draw.FLIP) < config.flip_probability if config.flip_probability > 0 else None,
         top=whole(rng.Draw.CROP_TOP, 2 * config.crop_padding_px + 1) if crops else None,
         left=whole(rng.Draw.CROP_LEFT, 2 * config.crop_padding_px + 1) if crops else None,
         cutout_top=whole(rng.Draw.CUTOUT_TOP, height - config.cutout_px + 1) if cuts else None,
         cutout_left=whole(rng.Draw.CUTOUT_LEFT, width - config.cutout_px + 1) if cuts else None,
+        steps=policy.draw(**key) if policy else None,
+        jitter_kinds=jitter_kinds,
+        jitter_amounts=jitter_amounts,
+        erased=draw_rectangles(config, **key, height=height, width=width) if config.erase_probability > 0 else None,
     )
 
 

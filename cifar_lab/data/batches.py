@@ -14,13 +14,17 @@ from torch import Tensor
 
 from cifar_lab.config import AugmentConfig
 from cifar_lab.data import augment as ops
-from cifar_lab.data import rng
+from cifar_lab.data import mixing, rng
+from cifar_lab.data.erasing import erase_
+from cifar_lab.data.jitter import jitter
+from cifar_lab.data.policies import build_policy
 from cifar_lab.data.sets import ImageSet
 from cifar_lab.errors import ConfigError, DataError
 
 # Bytes of images worked on at once. On a CPU a chunk and its float copy stay in the cache (more took
-# up to ten times as long per image); a GPU wants few, large kernels.
-_CHUNK_BYTES = {"cpu": 2**20, "other": 12 * 2**20}
+# up to ten times as long per image); with a policy each of its operations gets a small part of a chunk, and larger
+# chunks were faster. A GPU wants few, large kernels.
+_CHUNK_BYTES = {"cpu": 2**20, "policy on cpu": 3 * 2**20, "other": 12 * 2**20}
 _SHARE_OF_FREE_MEMORY = 0.25
 
 
@@ -40,6 +44,7 @@ class Batches:
         channels_last: Memory layout of the batches.
         input_size: Pixels a side that the model sees; 0: as stored. Resized per batch, after augmentation.
         chunk_images: Images worked on at once; 0: by the device. It changes speed only, never a value.
+        num_classes: K of the soft targets that mixup and cutmix make; not looked at otherwise.
 
     Raises:
         DataError: If the set is empty or gives no batch.
@@ -61,6 +66,7 @@ class Batches:
         channels_last: bool = True,
         input_size: int = 0,
         chunk_images: int = 0,
+        num_classes: int = 0,
     ):
         self.num_images = len(image_set)
         if self.num_images == 0:
@@ -78,6 +84,10 @@ class Batches:
         self._height, self._width = image_set.images.shape[2:]
         if augment is not None:
             ops.check_augment(augment, self._height, self._width)
+        self._mixes, self._num_classes = mixing.is_on(augment), num_classes
+        if self._mixes and num_classes < 1:
+            raise ValueError(f"num_classes={num_classes}; mixup and cutmix need the number of classes")
+        self._policy = build_policy(augment, self._height, self._width, self.device) if augment is not None else None
         self.placement = _placement(image_set.images.numel(), self.device)
         home = self.device if self.placement == "device" else torch.device("cpu")
         self._images = _in_layout(image_set.images, channels_last).to(home)
@@ -103,8 +113,8 @@ class Batches:
             start: Batches of this epoch that are done already.
 
         Yields:
-            Images float32 [B, 3, H, W], normalised, and labels int64 [B], on the device. They are views of
-            memory that is never written again.
+            Images float32 [B, 3, H, W], normalised, and labels int64 [B], with mixup or cutmix targets
+            float32 [B, K] instead, on the device. They are views of memory that is never written again.
 
         Raises:
             ValueError: If the epoch has no such place.
@@ -113,15 +123,20 @@ class Batches:
             raise ValueError(f"start={start}; must be 0 to {len(self)}, the batches of an epoch")
         order = self._order(epoch)
         labels = self._labels if order is None else self._labels[order]
-        draws = self._draws(epoch, order)
+        draws, mix = self._draws(epoch, order), self._mix(epoch, order)
         # Host memory is gathered by the host, which needs the order there.
         gather = order if self.placement == "device" else self._host_order(epoch)
         end = len(self) * self.batch_size if self.drop_last else self.num_images
         for first in range(start * self.batch_size, end, self._chunk):
             last = min(first + self._chunk, end)
             images = self._make(self._gather(gather, first, last), draws.take(first, last) if draws else None)
-            for batch, targets in zip(images.split(self.batch_size), labels[first:last].split(self.batch_size), strict=True):
-                yield self._resized(batch), targets
+            targets = labels[first:last]
+            if mix is not None:
+                part = mix.take(first, last)
+                images, targets = mixing.mix_images(images, part), mixing.mix_targets(targets, part, self._num_classes)
+            images = self._shown(images)
+            for batch, of_batch in zip(images.split(self.batch_size), targets.split(self.batch_size), strict=True):
+                yield self._resized(batch), of_batch
 
     def _order(self, epoch: int) -> Tensor | None:
         return rng.permutation(self.seed, epoch, self.num_images, self.device) if self.shuffle else None
@@ -134,7 +149,16 @@ class Batches:
         if self.augment is None:
             return None
         ids = self._ids if order is None else self._ids[order]
-        return ops.draw(self.augment, seed=self.seed, epoch=epoch, ids=ids, height=self._height, width=self._width)
+        size = {"height": self._height, "width": self._width}
+        return ops.draw(self.augment, seed=self.seed, epoch=epoch, ids=ids, policy=self._policy, **size)
+
+    def _mix(self, epoch: int, order: Tensor | None) -> mixing.Mix | None:
+        """Who is mixed with whom and how, for the whole epoch; batches keep to themselves."""
+        if self.augment is None or not self._mixes:
+            return None
+        ids = self._ids if order is None else self._ids[order]
+        key = {"seed": self.seed, "epoch": epoch, "ids": ids, "height": self._height, "width": self._width}
+        return mixing.draw_mix(self.augment, batch_size=self.batch_size, **key)
 
     def _gather(self, order: Tensor | None, first: int, last: int) -> Tensor:
         """uint8 [n, P, H, W, c] on the device."""
@@ -148,16 +172,26 @@ class Batches:
         return chosen.to(self.device, non_blocking=True)
 
     def _make(self, images: Tensor, draws: ops.Draws | None) -> Tensor:
-        """Augment and normalise: uint8 [n, P, H, W, c] -> float32 [n, 3, H, W]."""
-        if draws is not None and draws.flip is not None:
+        """Augment and normalise: uint8 [n, P, H, W, c] -> float32 [n, P, H, W, c]."""
+        if self.augment is None or draws is None:
+            return ops.normalize(images, self._scale, self._shift)
+        if draws.flip is not None:
             images = ops.flip(images, draws.flip)
-        if self.augment is not None and draws is not None and draws.top is not None and draws.left is not None:
+        if draws.top is not None and draws.left is not None:
             padding, mode = self.augment.crop_padding_px, self.augment.crop_padding_mode
             images = ops.crop(images, draws.top, draws.left, padding=padding, mode=mode)
+        if self._policy is not None and draws.steps is not None:
+            images = self._policy.apply(images, draws.steps)
+        if draws.jitter_kinds is not None and draws.jitter_amounts is not None:
+            images = jitter(images, draws.jitter_kinds, draws.jitter_amounts, self.augment)
         made = ops.normalize(images, self._scale, self._shift)
-        if self.augment is not None and draws is not None and draws.cutout_top is not None and draws.cutout_left is not None:
+        if draws.cutout_top is not None and draws.cutout_left is not None:
             made = ops.cutout_(made, draws.cutout_top, draws.cutout_left, self.augment.cutout_px)
-        return made.squeeze(1).permute(0, 3, 1, 2) if self.channels_last else made.squeeze(4)
+        return made if draws.erased is None else erase_(made, draws.erased)
+
+    def _shown(self, images: Tensor) -> Tensor:
+        """As the model sees it, a view: [n, P, H, W, c] -> [n, 3, H, W]."""
+        return images.squeeze(1).permute(0, 3, 1, 2) if self.channels_last else images.squeeze(4)
 
     def _resized(self, images: Tensor) -> Tensor:
         size = (self.input_size, self.input_size)
@@ -174,7 +208,8 @@ class Batches:
 
     def _default_chunk(self) -> int:
         bytes_per_image = 3 * self._height * self._width
-        return _CHUNK_BYTES["cpu" if self.device.type == "cpu" else "other"] // bytes_per_image
+        on_cpu = "cpu" if self._policy is None else "policy on cpu"
+        return _CHUNK_BYTES[on_cpu if self.device.type == "cpu" else "other"] // bytes_per_image
 
 
 def _in_layout(images: Tensor, channels_last: bool) -> Tensor:

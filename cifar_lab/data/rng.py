@@ -28,9 +28,31 @@ class Draw(IntEnum):
     CROP_LEFT = 3
     CUTOUT_TOP = 4
     CUTOUT_LEFT = 5
+    JITTER_ORDER = 6
+    JITTER_BRIGHTNESS = 7
+    JITTER_CONTRAST = 8
+    JITTER_SATURATION = 9
+    JITTER_HUE = 10
+    ERASE_CHANCE = 11
+    ERASE_TOP = 12
+    ERASE_LEFT = 13
+    MIX_PARTNER = 14
+    MIX_KIND = 15
+    MIX_RADIUS = 16
+    MIX_ANGLE = 17
+    MIX_SIGN = 18
+    MIX_TOP = 19
+    MIX_LEFT = 20
     SPLIT_VAL = 100
     SPLIT_TEST = 101
     SUBSET = 102
+    # Each of the following is the first of 20, one for each slot of a policy or each attempt at a rectangle.
+    POLICY_CHOICE = 200
+    POLICY_LEVEL = 220
+    POLICY_SIGN = 240
+    POLICY_CHANCE = 260
+    ERASE_AREA = 280
+    ERASE_RATIO = 300
 
 
 def random_bits(seed: int, epoch: int, ids: Tensor, draw: int) -> Tensor:
@@ -64,13 +86,23 @@ def randint(seed: int, epoch: int, ids: Tensor, draw: int, high: int) -> Tensor:
     """
     if not 1 <= high <= 2**31:
         raise ValueError(f"high={high}; must be 1 to 2**31")
-    return (_shift_right(random_bits(seed, epoch, ids, draw), 32) * high) >> 32
+    return _below(random_bits(seed, epoch, ids, draw), high)
+
+
+def randint_each(seed: int, epoch: int, ids: Tensor, draw: int, high: Tensor) -> Tensor:
+    """``randint`` with a range of its own for each image: ``high`` int64 [N], 1 to 2**31, which nobody checks."""
+    return _below(random_bits(seed, epoch, ids, draw), high)
 
 
 def permutation(seed: int, epoch: int, count: int, device: torch.device | str = "cpu") -> Tensor:
     """The order of ``count`` images in an epoch: int64 [count], the same on every device."""
     ids = torch.arange(count, device=device)
     return random_bits(seed, epoch, ids, Draw.ORDER).argsort(stable=True)
+
+
+def _below(bits: Tensor, high: int | Tensor) -> Tensor:
+    """The upper half of the bits scaled to 0 .. ``high`` - 1."""
+    return (_shift_right(bits, 32) * high) >> 32
 
 
 def _stream(seed: int, epoch: int, draw: int) -> int:

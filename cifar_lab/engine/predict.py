@@ -23,7 +23,10 @@ class BatchSource(Protocol):
         ...
 
     def iterate(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """Images float32 [B, 3, H, W] and labels int64 [B] of an epoch counted from 0, from batch ``start`` on."""
+        """Images float32 [B, 3, H, W] and labels int64 [B] of an epoch counted from 0, from batch ``start`` on.
+
+        Mixed training images come with soft targets float32 [B, K] instead.
+        """
         ...
 
 
@@ -55,9 +58,9 @@ class Sums:
         self.correct = torch.tensor(correct, dtype=torch.int64, device=device)
 
     def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
-        """Take in a batch: its mean loss [], logits [B, K] and labels [B]."""
+        """Take in a batch: its mean loss [], logits [B, K] and labels [B], or soft targets [B, K]: the largest counts."""
         self.loss.add_(loss.detach(), alpha=labels.shape[0])
-        self.correct.add_((logits.argmax(1) == labels).sum())
+        self.correct.add_((logits.argmax(1) == (labels if labels.ndim == 1 else labels.argmax(1))).sum())
 
     def read(self) -> tuple[float, int]:
         """Wait for the device; summed loss and correct answers."""

@@ -8,6 +8,7 @@ from scipy import stats
 
 from cifar_lab.config import AugmentConfig
 from cifar_lab.data import augment as ops
+from cifar_lab.data.policies import build_policy
 from cifar_lab.data.sets import ImageSet, channel_statistics
 from cifar_lab.errors import ConfigError, DataError
 
@@ -114,8 +115,11 @@ def test_draws_are_uniform_over_all_places():
 
 def test_a_draw_is_the_images_own():
     """It does not depend on which other images are drawn for, or in which order."""
-    config = AugmentConfig(crop_padding_px=4, flip_probability=0.5, cutout_px=2)
-    key = {"seed": 3, "epoch": 1, "height": HEIGHT, "width": WIDTH}
+    config = AugmentConfig(
+        crop_padding_px=4, flip_probability=0.5, cutout_px=2, policy="randaugment", jitter_hue=0.1, erase_probability=0.5
+    )
+    policy = build_policy(config, HEIGHT, WIDTH, torch.device("cpu"))
+    key = {"seed": 3, "epoch": 1, "height": HEIGHT, "width": WIDTH, "policy": policy}
     all_of_them = ops.draw(config, ids=torch.arange(1000), **key)
     chosen = torch.tensor([999, 4, 500])
     some = ops.draw(config, ids=chosen, **key)
