@@ -84,22 +84,22 @@ def speed(what: str, goal: float, *overrides: str) -> Callable[[Lab], Line]:
 
 def accuracy(lab: Lab) -> Line:
     """The 26-epoch ResNet-18."""
-    result = lab.train("resnet18_26_epochs", "experiment=resnet18", *(["train.epochs=1"] if "device=cpu" in lab.extra else []))
+    result = lab.train("resnet18_26_epochs", "experiment=fast_resnet18", *(["train.epochs=1"] if "device=cpu" in lab.extra else []))
     plain, seconds = result["metrics"]["test"]["accuracy"], result["cost"]["train_s"]
     return Line("resnet18, 26 epochs", f"{100 * plain:.2f} % in {seconds:.1f} s", "93.4 %", plain >= 0.934)
 
 
 def repeats(lab: Lab) -> Line:
     """Two deterministic runs, bit for bit."""
-    arguments = ("experiment=resnet18", "train.deterministic=true", "train.epochs=1", "data.subset=2000")
+    arguments = ("experiment=fast_resnet18", "train.deterministic=true", "train.epochs=1", "data.subset=2000")
     losses = [lab.train(f"repeat_{n}", *arguments)["metrics"]["test"]["loss"] for n in (1, 2)]
     return Line("two deterministic runs", f"test loss {losses[0]!r} and {losses[1]!r}", "equal", losses[0] == losses[1])
 
 
 CHECKS: tuple[Callable[[Lab], Line], ...] = (
     marked_tests,
-    speed("resnet18, batch 128", 20_000, "experiment=resnet18", "train.batch_size=128", "train.epochs=3"),
-    speed("resnet18, batch 512", 60_000, "experiment=resnet18", "train.batch_size=512", "train.epochs=4"),
+    speed("resnet18, batch 128", 20_000, "experiment=fast_resnet18", "train.batch_size=128", "train.epochs=3"),
+    speed("resnet18, batch 512", 60_000, "experiment=fast_resnet18", "train.batch_size=512", "train.epochs=4"),
     speed("small_cnn, batch 512", 1_000_000, "experiment=d3_small_cnn", "train.batch_size=512", "train.epochs=6"),
     repeats,
     accuracy,
