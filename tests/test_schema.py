@@ -127,20 +127,10 @@ EXPERIMENTS = sorted(p.stem for p in (conf_dir() / "experiment").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
-def test_every_experiment_takes_every_component(experiment: str) -> None:
-    """An experiment that set keys below model, optimizer or schedule would break when one is swapped."""
-    schema.compose([f"experiment={experiment}"])
-    for kind, table in COMPONENTS.items():
-        for name in table:
-            assert getattr(schema.compose([f"experiment={experiment}", f"{kind}={name}"]), kind).name == name
-
-
-@pytest.mark.parametrize("experiment", EXPERIMENTS)
-def test_experiments_open_with_description_and_command(experiment: str) -> None:
-    lines = (conf_dir() / "experiment" / f"{experiment}.yaml").read_text().splitlines()
-    assert lines[0] == "# @package _global_"
-    assert len(lines[1]) > 10
-    assert f"#   cifar-lab train experiment={experiment}" in lines
+def test_every_experiment_takes_every_optimizer(experiment: str) -> None:
+    """An experiment that set keys below optimizer would break when it is swapped; models and schedules: test_packaging."""
+    for name in COMPONENTS["optimizer"]:
+        assert schema.compose([f"experiment={experiment}", f"optimizer={name}"]).optimizer.name == name
 
 
 def test_composing_again_from_config_yaml_gives_the_same(tmp_path: Path) -> None:
