@@ -123,7 +123,8 @@ def _write_numbers(axes: Axes, values: np.ndarray, image: Any, number: str) -> N
         dark = image.norm(value) > 0.6
         # A share that would read 0.0 is not zero.
         shown = text if float(text) > 0 else "<" + text[:-1] + "1"
-        axes.text(column, row, shown, ha="center", va="center", fontsize=size, color="white" if dark else "black")
+        cell = axes.text(column, row, shown, ha="center", va="center", fontsize=size, color="white" if dark else "black")
+        cell.set_in_layout(False)  # it is inside anyway, and measuring hundreds of them takes a while
 
 
 def _colors() -> Any:
