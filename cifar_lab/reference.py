@@ -23,6 +23,7 @@ from cifar_lab.tables import conf_dir
 
 REFERENCE = Path("outputs/reference")
 PREDICTIONS = "test_predictions.npz"
+PLACES = ("threads", "device", "data.root", "data.download")
 MARKS = ("<!-- results -->", "<!-- end of results -->")
 _COPIED = (
     "result.json",
@@ -51,8 +52,8 @@ class Row:
 
     @property
     def changed(self) -> list[str]:
-        """What was overridden in it; the seed aside."""
-        return [o for o in self.overrides if not o.startswith(("experiment=", "seed="))]
+        """What was overridden in it; seed and places aside."""
+        return [o for o in self.overrides if not o.startswith(("experiment=", "seed=", *(f"{key}=" for key in PLACES)))]
 
 
 def keep(run: Path, name: str, where: Path = REFERENCE) -> Path:
@@ -89,7 +90,7 @@ def rows(where: Path = REFERENCE) -> list[Row]:
     for folder in sorted(p for p in where.iterdir() if (p / "result.json").is_file()) if where.is_dir() else ():
         overrides = (folder / "overrides.txt").read_text().splitlines()
         plain = flatten(yaml.safe_load((folder / "config.yaml").read_text()))
-        key = storage.digest({k: v for k, v in plain.items() if k not in ("seed", "device", "threads", "data.root")})
+        key = storage.digest({k: v for k, v in plain.items() if k not in ("seed", *PLACES)})
         row = found.setdefault(key, Row([], [], overrides))
         row.names.append(folder.name)
         row.results.append(_result(folder))
@@ -171,7 +172,8 @@ def _accuracy(packed: bytes) -> float:
 
 def _machine(result: Mapping[str, Any]) -> str:
     environment = result["environment"]
-    name = environment.get("gpu", {}).get("name") or f"{environment['cpu']}, {environment['threads']} threads"
+    threads = environment["threads"]
+    name = environment.get("gpu", {}).get("name") or f"{environment['cpu']}, {threads} thread{'s' if threads > 1 else ''}"
     return f"{name}, {result['precision']}"
 
 
