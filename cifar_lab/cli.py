@@ -130,7 +130,7 @@ def results(
     """
     from pathlib import Path
 
-    from cifar_lab.errors import CheckpointError, guarded
+    from cifar_lab.errors import CheckpointError, ConfigError, guarded
 
     def work() -> None:
         from cifar_lab import reference
@@ -139,6 +139,8 @@ def results(
         if write:
             print(f"{write}: {'written' if reference.write_table(Path(write), text) else 'unchanged'}")
         elif check:
+            if not Path(check).is_file():
+                raise ConfigError(f"{check}: no such file")
             if text not in Path(check).read_text(encoding="utf-8"):
                 raise CheckpointError(
                     f"{check} holds another table than outputs/reference", hint=f"cifar-lab results --write {check}"

@@ -232,6 +232,8 @@ def _check_together(config: Config) -> None:
         raise ValueError(f"data.train_batches={config.data.train_batches}; must be different numbers from 1 to 5")
     if config.data.train_batches and config.data.name != "cifar10":
         raise ValueError(f"data.train_batches={config.data.train_batches}; only data=cifar10 has training batches")
+    if config.init_from == "":
+        raise ValueError("init_from is empty; must name a run folder, or be null")
     insecure = [s for s in config.data.sources if not s.startswith("https://")]
     if insecure:
         raise ValueError(f"data.sources={insecure[0]}; must be an https:// address")

@@ -3,6 +3,8 @@
 rich honours ``NO_COLOR`` and leaves colours out where the output is no terminal.
 """
 
+import os
+import sys
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -18,6 +20,20 @@ _MIB = 2**20
 _WIDE_CONSOLE = 110  # characters; a narrower one gets a shorter bar
 
 
+class LabConsole(Console):
+    """A console whose reader may leave: behind a closed pipe (`| head`) the work goes on, unseen."""
+
+    def on_broken_pipe(self) -> None:
+        """rich would end the process here."""
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def say(text: str) -> None:
+    """Print one line to standard output, as it is."""
+    LabConsole().print(text, markup=False, highlight=False, soft_wrap=True)
+
+
 class Display:
     """Progress of one run on the console.
 
@@ -26,7 +42,7 @@ class Display:
     """
 
     def __init__(self, console: Console | None = None):
-        self.console = console or Console()
+        self.console = console or LabConsole()
         self._bar: Progress | None = None
         self._task: TaskID | None = None
         self._epoch = self._epochs = self._batches = self._all_batches = 0
@@ -156,7 +172,7 @@ def show_result(result: Mapping[str, Any], folder: str, console: Console | None 
         folder: The run folder, as the person would type it.
         console: None for standard output.
     """
-    console = console or Console()
+    console = console or LabConsole()
     table = Table(box=None, padding=(0, 2, 0, 0), title=_title(result), title_justify="left", title_style="bold")
     for name in ("", "images", "accuracy", "top 5", "loss", "F1 macro", "ECE"):
         table.add_column(name, justify="right" if name else "left")

@@ -25,6 +25,8 @@ def did_you_mean(word: Any, known: Iterable[Any]) -> str:
 def unknown_key(key: str, known: Sequence[str]) -> ConfigError:
     """The error for a key that is no setting, with the closest one that is."""
     group, _, leaf = key.rpartition(".")
+    if key.startswith("hydra."):
+        return ConfigError(f"unknown key '{key}'", hint="of Hydra's own keys: hydra.run.dir and hydra.sweep.dir")
     leaves = {k.rpartition(".")[2]: k for k in known if k.rpartition(".")[0] == group}
     groups = {k.partition(".")[0] for k in known}
     if key in groups:
@@ -50,7 +52,7 @@ def explain(error: Exception, known: Sequence[str]) -> ConfigError:
         if "\nDid you mean to override" in text or "No match in the defaults list" in text:
             return ConfigError(f"unknown group '{found[1]}'{did_you_mean(found[1], {k.partition('.')[0] for k in known})}")
         return unknown_key(found[1].partition("@")[0], known)
-    if found := re.search(r"Could not find '([\w/]+)/([^'/]+)'", text):
+    if found := re.search(r"Could not find '([\w/]+)/([^'/]*)'", text):
         options = re.findall(r"^\t(\S+)$", text, re.MULTILINE)
         return ConfigError(
             f"unknown {found[1]} '{found[2]}'{did_you_mean(found[2], options)}",

@@ -101,7 +101,16 @@ def parse_flags(arguments: Sequence[str]) -> Flags:
             )
         else:
             flags.overrides.append(word)
+    if (flags.package or flags.resolve) and not flags.show:
+        raise ConfigError(f"{'--package' if flags.package else '--resolve'} needs --cfg job")
     return flags
+
+
+def quoted(value: object) -> str:
+    """A value in Hydra's single quotes, whatever is in it."""
+    text = str(value).replace("'", "\\'")
+    tail = len(text) - len(text.rstrip("\\"))
+    return f"'{text}{chr(92) * tail}'"
 
 
 def _store(flags: Flags, name: str, field_name: str, value: str) -> None:

@@ -7,11 +7,11 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from cifar_lab import tables
+from cifar_lab.display import LabConsole
 from cifar_lab.errors import ConfigError
 from cifar_lab.explain import did_you_mean
 from cifar_lab.signatures import REQUIRED
@@ -91,12 +91,12 @@ def show_list(what: str, *, config_dir: str | None = None, as_json: bool = False
         print(json.dumps(rows, indent=2))
         return
     key = GROUPS.get(what, "model.activation")
-    Console().print(_rows(((name, text) for name, text in rows.items()), f"{what}: choose with {key}=NAME"))
+    LabConsole().print(_rows(((name, text) for name, text in rows.items()), f"{what}: choose with {key}=NAME"))
 
 
 def show_train_help(config_dir: str | None = None) -> None:
     """Print the help of `cifar-lab train`: examples, flags, groups, keys."""
-    console = Console()
+    console = LabConsole()
     console.print("[bold]cifar-lab train[/] \\[flags] \\[group=choice ...] \\[key=value ...]\n")
     console.print("Train, test and measure one model; or, with -m, every combination of the values given.\n")
     console.print(_rows(((command, text) for text, command in EXAMPLES), "Examples"))

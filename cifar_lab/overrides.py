@@ -15,6 +15,7 @@ from cifar_lab.tables import COMPONENTS, conf_dir
 
 GROUPS = ("data", "augment", "model", "optimizer", "schedule", "train", "tracker")
 _CODE_KEYS = ("hydra.callbacks", "hydra.job_logging", "hydra.hydra_logging", "hydra.searchpath", "hydra.output_subdir")
+HYDRA_KEYS = ("hydra.run.dir", "hydra.sweep.dir", "hydra/launcher", "hydra.launcher.", "hydra.sweeper.")
 _FOLDER_KEYS = ("hydra.run.dir", "hydra.sweep.dir")
 RESOLVER = re.compile(r"\$\{\s*[\w.]+\s*:")
 
@@ -53,6 +54,12 @@ def refuse_overrides(parsed: Sequence[Override]) -> None:
         if "_target_" in key or key.startswith(_CODE_KEYS):
             hint = "code comes in by --plugin FILE.py, configurations by --config-dir DIR"
             raise ConfigError(f"'{text}': not allowed, configurations are data", hint=hint)
+        if not key:
+            raise ConfigError(f"'{text}': there is no key", hint="write key=value")
+        if key.partition(".")[0].partition("/")[0] == "hydra" and not key.startswith(HYDRA_KEYS):
+            raise ConfigError(f"'{text}': {key} is not allowed", hint="of Hydra's own keys: hydra.run.dir and hydra.sweep.dir")
+        if key in _FOLDER_KEYS and not str(override.value() or "").strip():
+            raise ConfigError(f"'{text}': must name a folder")
         kind, _, rest = key.partition(".")
         if kind in COMPONENTS and rest == "name":
             hint = f"choose with {kind}=NAME; `cifar-lab list {kind}s` shows all"

@@ -14,7 +14,7 @@ import torch
 from cifar_lab import memory, outcome, runs, runtime, storage
 from cifar_lab.config import Config
 from cifar_lab.data.splits import load_splits
-from cifar_lab.display import show_result
+from cifar_lab.display import say, show_result
 from cifar_lab.engine.checkpoint import Checkpoints, finish_checkpoints
 from cifar_lab.engine.fit import fit
 from cifar_lab.engine.weights import step_folders
@@ -44,7 +44,7 @@ def run(config: Config, path: Path, overrides: Sequence[str] = ()) -> dict[str, 
     with folder, StopFlag() as stop:
         folder.adopt(config)
         if (done := folder.finished(config, code)) is not None:
-            print(f"already done: {path}")
+            say(f"already done: {path}")
             show_result(done, str(path))
             return done
         return _run(config, folder, code, overrides, stop)

@@ -68,9 +68,12 @@ def keep(run: Path, name: str, where: Path = REFERENCE) -> Path:
         CheckpointError: The folder is no finished run.
         ConfigError: The name is not a plain folder name.
     """
-    if not re.fullmatch(r"[\w.=,+-]+", name):
-        raise ConfigError(f"--name {name}; must be letters, digits and . _ = , + -")
+    if not re.fullmatch(r"\w[\w.=,+-]*", name):
+        raise ConfigError(f"--name {name}; must be letters, digits and . _ = , + -, and begin with a letter or digit")
     result = _result(run)
+    missing = [file for file in ("config.yaml", "overrides.txt", "predictions.npz") if not (run / file).is_file()]
+    if missing:
+        raise CheckpointError(f"{run} has no {missing[0]}")
     files = {file: (run / file).read_bytes() for file in _COPIED if (run / file).is_file()}
     files[PREDICTIONS] = _compact(run / "predictions.npz")
     words = [line for line in files["overrides.txt"].decode().splitlines() if not line.startswith("hydra.run.dir=")]
@@ -134,6 +137,8 @@ def write_table(readme: Path, text: str) -> bool:
     Returns:
         Whether the file changed.
     """
+    if not readme.is_file():
+        raise ConfigError(f"{readme}: no such file")
     old = readme.read_text(encoding="utf-8")
     begin, end = (old.find(mark) for mark in MARKS)
     if begin < 0 or end < begin:

@@ -103,8 +103,8 @@ class RunFolder:
             plain = yaml.safe_load(path.read_text())
         except (OSError, yaml.YAMLError) as error:
             raise CheckpointError(f"{path} cannot be read: {error}", hint="use another hydra.run.dir") from error
-        if not isinstance(plain, dict):
-            raise CheckpointError(f"{path} is no configuration", hint="use another hydra.run.dir")
+        if not isinstance(plain, dict) or not all(isinstance(plain.get(part), dict) for part in ("data", "model", "train")):
+            raise CheckpointError(f"{path} is no configuration of cifar-lab", hint="use another hydra.run.dir")
         return plain
 
     def result(self) -> dict[str, Any] | None:
@@ -149,7 +149,7 @@ class RunFolder:
 
     def _same_run(self, old: dict[str, Any], new: dict[str, Any], digests: dict[str, str]) -> None:
         """Refuse another configuration, code or data, naming the first difference."""
-        changed = [d for d in differences(old, new) if not (d[0] == "train.epochs" and int(d[2]) > int(d[1]))]
+        changed = [d for d in differences(old, new) if not (d[0] == "train.epochs" and isinstance(d[1], int) and d[2] > d[1])]
         kept = f"{self.path} is untouched"
         if changed:
             text = ", ".join(f"{key} differs ({_short(a)} -> {_short(b)})" for key, a, b in changed[:3])

@@ -25,6 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 from cifar_lab.config import Component, Config, check
 from cifar_lab.errors import ConfigError
 from cifar_lab.explain import did_you_mean, explain, unknown_key
+from cifar_lab.flags import quoted
 from cifar_lab.models import ACTIVATIONS
 from cifar_lab.overrides import RESOLVER, parse_overrides, refuse_overrides
 from cifar_lab.signatures import REQUIRED, Key
@@ -102,7 +103,7 @@ def compose(overrides: Sequence[str], config_dir: str | Path | None = None) -> C
 def compose_raw(overrides: Sequence[str], config_dir: str | Path | None = None) -> DictConfig:
     """Compose with Hydra's own node included, refusing overrides and Hydra settings that are not allowed."""
     refuse_overrides(parse_overrides(overrides))
-    extra = [f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"] if config_dir else []
+    extra = [f"hydra.searchpath=[{quoted(f'file://{Path(config_dir).resolve()}')}]"] if config_dir else []
     try:
         with _hydra_aside(), initialize_config_dir(str(conf_dir().resolve()), version_base="1.3", job_name="cifar-lab"):
             config = hydra_compose("config", overrides=[*overrides, *extra], return_hydra_config=True)
@@ -125,6 +126,11 @@ def _hydra_aside() -> Iterator[None]:
 
 def _check_hydra(node: DictConfig) -> None:
     """Refuse callbacks, log handlers and foreign ``_target_`` that came in by a file."""
+    if node.mode is not None:
+        raise ConfigError(f"hydra.mode={node.mode}: not allowed in a configuration", hint="-m makes a sweep")
+    for name in ("env_set", "env_copy"):
+        if node.job[name]:
+            raise ConfigError(f"hydra.job.{name}: not allowed, configurations are data")
     if node.callbacks:
         raise ConfigError(f"hydra.callbacks={list(node.callbacks)}: not allowed, configurations are data")
     for name in ("job_logging", "hydra_logging"):

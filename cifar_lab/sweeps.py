@@ -14,13 +14,13 @@ from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.types import Override
-from rich.console import Console
 from rich.table import Table
 
-from cifar_lab.config import Config
+from cifar_lab import storage
+from cifar_lab.config import Config, to_plain
+from cifar_lab.display import LabConsole
 from cifar_lab.errors import ConfigError
 from cifar_lab.overrides import parse_overrides
-from cifar_lab.runs import config_digest
 from cifar_lab.schema import compose
 
 LONGEST_NAME = 120
@@ -59,7 +59,8 @@ def plan(arguments: Sequence[str], config_dir: str | Path | None = None) -> list
     for overrides in (o for batch in BasicSweeper.split_arguments(parsed, None) for o in batch):
         config = compose(overrides, config_dir)
         values = [text for text in overrides if _key(text) in swept]
-        jobs.setdefault(config_digest(config), Job(folder_name(values) if values else "job", tuple(overrides), config))
+        # Places count here: the same training on two devices is two jobs.
+        jobs.setdefault(storage.digest(to_plain(config)), Job(folder_name(values) if values else "job", tuple(overrides), config))
     if not jobs:
         empty = [o.input_line for o in parsed if o.is_sweep_override()]
         raise ConfigError(
@@ -80,7 +81,7 @@ def folder_name(parts: Sequence[str]) -> str:
     """A safe, stable name; what is unsafe or too long is replaced by 8 hex digits of its digest."""
     text = ",".join(parts)
     safe = re.sub(r"[^A-Za-z0-9_.=,+\-]", "_", text.replace("/", "-"))
-    if safe == text.replace("/", "-") and len(safe) <= LONGEST_NAME:
+    if safe == text and len(safe) <= LONGEST_NAME:
         return safe
     return f"{safe[: LONGEST_NAME - 9]}-{sha256(text.encode()).hexdigest()[:8]}"
 
@@ -117,7 +118,7 @@ def show_summary(jobs: Sequence[Job], results: Sequence[dict[str, Any]], failed:
         metrics, cost = result["metrics"], result["cost"]
         val, test = (f"{100 * m['accuracy']:.2f} %" if m else "-" for m in (metrics["val"], metrics["test"]))
         table.add_row(job.name, val, test, f"{cost['train_s']:.1f}")
-    Console().print(table)
+    LabConsole().print(table)
 
 
 def failure_text(done: int, errors: Sequence[BaseException]) -> str:

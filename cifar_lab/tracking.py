@@ -76,7 +76,15 @@ class Tracker:
         if kind == "tensorboard":
             self._sink = TensorBoardSink(self.folder, epochs_done)
         elif kind == "mlflow":
-            self._sink = MlflowSink(self.folder, self.config)
+            from mlflow.exceptions import MlflowException
+
+            try:
+                self._sink = MlflowSink(self.folder, self.config)
+            except MlflowException as error:
+                what = " ".join(str(error).split())[:200]
+                raise ConfigError(
+                    f"tracker.uri={self.config.tracker.uri}: {what}", hint="for example sqlite:///mlflow.db"
+                ) from error
 
     def progress(self, what: str, done: int, total: int) -> None:
         """How far something before the training is, such as a download."""

@@ -9,12 +9,13 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cifar_lab import runs
+from cifar_lab import runs, storage
 from cifar_lab.errors import ConfigError, Interrupted, LabError, SweepError, guarded, report
-from cifar_lab.flags import Flags, parse_flags
+from cifar_lab.flags import Flags, parse_flags, quoted
 from cifar_lab.plugins import add_entry_points, add_plugin
 
 
@@ -65,9 +66,10 @@ def _start_run(flags: Flags) -> None:
     if any(o.lstrip("+").startswith("hydra.run.dir=") for o in overrides):
         folder = Path(composed.hydra.run.dir)
         new = not folder.exists()
+        storage.make_folder(folder)  # before Hydra does, which would not say what is wrong with it
     else:
         folder, new = runs.new_run_folder(Path("outputs/runs"), name), True
-    overrides.append(f"hydra.run.dir='{folder}'")
+    overrides.append(f"hydra.run.dir={quoted(folder)}")
     outcomes: list[Any] = []
     try:
         _through_hydra([*Flags(config_dir=flags.config_dir).for_hydra(), *overrides], lambda cfg: outcomes.append(_job(cfg)))
@@ -105,9 +107,12 @@ def _start_sweep(flags: Flags) -> None:
     schema.compose(first, flags.config_dir)
     overrides = list(flags.overrides)
     if not any(o.key_or_group == "hydra.sweep.dir" for o in parsed):
-        overrides.append(f"hydra.sweep.dir='{Path('outputs/sweeps') / sweeps.sweep_name(parsed)}'")
-    hydra_flags = Flags(config_dir=flags.config_dir, multirun=True, show=flags.show, info=flags.info).for_hydra()
-    _through_hydra([*hydra_flags, *overrides], _job)
+        overrides.append(f"hydra.sweep.dir={quoted(Path('outputs/sweeps') / sweeps.sweep_name(parsed))}")
+    if flags.show or flags.info:  # Hydra shows one job; the first stands for all
+        shown = replace(flags, multirun=False, overrides=first)
+        _through_hydra(shown.for_hydra(), lambda _: None)
+        return
+    _through_hydra([*Flags(config_dir=flags.config_dir, multirun=True).for_hydra(), *overrides], _job)
 
 
 def run_sweep(arguments: Sequence[str], config: Any, launcher: Any) -> list[Any]:
@@ -127,17 +132,18 @@ def run_sweep(arguments: Sequence[str], config: Any, launcher: Any) -> list[Any]
         Interrupted: A signal came; the same command goes on.
     """
     from cifar_lab import sweeps
+    from cifar_lab.display import say
     from cifar_lab.parts import check_builders
 
     jobs = sweeps.plan(arguments, _search_dir(config))
     check_builders([job.config for job in jobs])
     where = Path(config.hydra.sweep.dir)
-    print(f"sweep: {len(jobs)} jobs in {where}", flush=True)
+    say(f"sweep: {len(jobs)} jobs in {where}")
     results: list[Any] = []
     failed: list[tuple[str, BaseException]] = []
     for number, job in enumerate(jobs):
-        print(f"\njob {number + 1} of {len(jobs)}: {job.name}", flush=True)
-        (returned,) = launcher.launch([[*job.overrides, f"hydra.sweep.subdir='{job.name}'"]], initial_job_idx=number)
+        say(f"\njob {number + 1} of {len(jobs)}: {job.name}")
+        (returned,) = launcher.launch([[*job.overrides, f"hydra.sweep.subdir={quoted(job.name)}"]], initial_job_idx=number)
         outcome = returned.return_value
         if isinstance(outcome, Interrupted | KeyboardInterrupt):
             stopped = outcome if isinstance(outcome, Interrupted) else Interrupted("interrupted", signum=2)

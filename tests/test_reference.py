@@ -69,3 +69,11 @@ def test_this_readme_holds_the_table_of_the_committed_evidence() -> None:
 
     text = reference.table(reference.rows(ROOT / reference.REFERENCE))
     assert text in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", [".", "..", ".hidden", "a/b", ""])
+def test_evidence_never_replaces_a_folder_by_accident(tmp_path: Path, name: str) -> None:
+    (tmp_path / "reference" / "precious").mkdir(parents=True)
+    with pytest.raises(ConfigError, match="must be letters"):
+        reference.keep(tmp_path, name, tmp_path / "reference")
+    assert (tmp_path / "reference" / "precious").is_dir()

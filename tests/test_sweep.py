@@ -88,3 +88,19 @@ def test_long_and_unsafe_names_are_shortened_but_differ() -> None:
     assert max(len(a), len(b)) <= sweeps.LONGEST_NAME
     assert "/" not in a
     assert sweeps.folder_name(["model.widths=[7,9]"]) != sweeps.folder_name(["model.widths=_7,9_"])
+
+
+def test_places_make_jobs_of_their_own() -> None:
+    jobs = sweeps.plan([*SMOKE, "threads=1,2", "tracker=none,tensorboard"])
+    assert len({job.name for job in jobs}) == 4
+
+
+def test_no_two_jobs_share_a_folder() -> None:
+    jobs = sweeps.plan([*SMOKE, "init_from=runs/a-b,runs/a/b"])
+    assert len({job.name for job in jobs}) == 2
+
+
+def test_cfg_shows_the_first_job(lab: Lab) -> None:
+    said = lab("-m", *SMOKE, "seed=5,6", "--cfg", "job")
+    assert said.code == 0, said.err
+    assert "seed: 5" in said.out

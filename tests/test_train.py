@@ -178,6 +178,13 @@ def test_saved_overrides_and_configuration_compose_to_the_same_run(lab: Lab) -> 
         (["data=cifar10", "data.root=nowhere", "data.download=false"], 3, "CIFAR-10 not in nowhere"),
         (["data=folder", "data.root=nowhere"], 3, "nowhere is not a folder"),
         (["init_from=nowhere"], 4, "E-CKPT"),
+        (["init_from="], 2, "init_from is empty"),
+        (["=3"], 2, "there is no key"),
+        (["model="], 2, "unknown model ''"),
+        (["hydra.mode=MULTIRUN"], 2, "hydra.mode is not allowed"),
+        (["++hydra.job.env_set.FOO=1"], 2, "hydra.job.env_set.FOO is not allowed"),
+        (["hydra.job.chdir=true"], 2, "hydra.job.chdir is not allowed"),
+        (["--resolve"], 2, "--resolve needs --cfg job"),
         (["augment=crop_flip", "augment.crop_padding_px=40", "augment.crop_padding_mode=reflect"], 2, "crop_padding_px"),
     ],
 )
@@ -237,7 +244,7 @@ def test_validation_can_be_left_out(lab: Lab) -> None:
     assert result["metrics"]["val"] is None
     assert result["best_epoch"] == 2
     assert rows_of("run")[0]["val_loss"] is None
-    assert "no epoch to choose from has a finite val_accuracy: the last weights count as the best" in said.out
+    assert "there are no validation images: the last weights count as the best" in said.out
 
 
 def test_a_part_of_cifar10_is_named_in_every_report(lab: Lab, cifar10_root: Path) -> None:
@@ -302,3 +309,37 @@ def test_a_model_that_asks_for_its_training_images_gets_them_once(lab: Lab) -> N
     assert torch.equal(stem[weight], again[weight])
     filters = stem[weight].flatten(1)
     assert filters.norm(dim=1).std() > 0.1, "whitening filters differ in length, random ones hardly do"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"), [("train: 5", "is no configuration of cifar-lab"), ("model: timm", "is no configuration of cifar-lab")]
+)
+def test_a_foreign_folder_is_refused(lab: Lab, content: str, words: str) -> None:
+    Path("run").mkdir()
+    Path("run/config.yaml").write_text(content)
+    said = lab(*SMOKE, RUN)
+    assert said.code == 4
+    assert words in said.err
+    assert Path("run/config.yaml").read_text() == content
+
+
+@pytest.mark.parametrize("where", ["file", "file/below"])
+def test_a_file_in_place_of_the_folder_is_named(lab: Lab, where: str) -> None:
+    Path("file").write_text("")
+    said = lab(*SMOKE, f"hydra.run.dir={where}")
+    assert said.code == 5
+    assert "error[E-DISK]" in said.err
+
+
+def test_any_folder_name_will_do(lab: Lab) -> None:
+    said = lab(*SMOKE, "train.epochs=0", 'hydra.run.dir="it\'s, a = b/ü"')
+    assert said.code == 0, said.err
+    assert Path("it's, a = b/ü/result.json").is_file()
+    assert lab(*SMOKE, "hydra.run.dir=").code == 2
+
+
+def test_a_reader_that_leaves_does_not_end_the_run(tmp_path: Path) -> None:
+    command = f"{sys.executable} -m cifar_lab.train {' '.join(SMOKE)} {RUN} | head -1"
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", command], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert result_of(tmp_path / "run")["status"] == "done"

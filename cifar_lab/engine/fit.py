@@ -101,7 +101,10 @@ def fit(
     finally:
         run.watch.end()
     if state.progress.epochs_done > 0 and state.stopper.best is None:
-        tracker.note(f"no epoch to choose from has a finite {config.monitor}: the last weights count as the best")
+        why = (
+            "there are no validation images" if val_batches is None else f"no epoch to choose from has a finite {config.monitor}"
+        )
+        tracker.note(f"{why}: the last weights count as the best")
         checkpoints.save_best(state)
     checkpoints.wait()
 

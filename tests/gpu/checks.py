@@ -47,7 +47,7 @@ class Lab:
 
     def __init__(self, work: Path, rehearse: bool):
         self.work = work
-        self.extra = ["device=cpu", "data.subset=256"] if rehearse else ["device=cuda"]
+        self.extra = ["device=cpu", "data.subset=32"] if rehearse else ["device=cuda"]
 
     def train(self, name: str, *overrides: str) -> dict[str, Any]:
         """One run; returns its result.json with the rows of metrics.jsonl under ``rows``."""
