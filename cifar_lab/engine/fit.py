@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from cifar_lab.config import TrainConfig
 from cifar_lab.engine.checkpoint import Checkpoints
 from cifar_lab.engine.predict import BatchSource, Sums, evaluate, mixed_precision
 from cifar_lab.engine.state import TrainState
+from cifar_lab.engine.twopass import build_second_pass
 from cifar_lab.engine.watch import HostWatch, build_watch
 from cifar_lab.errors import LabError
 from cifar_lab.runtime import StopFlag
@@ -156,21 +157,29 @@ def _train(run: _Run, batches: BatchSource, epoch: int, clock: "_Clock") -> Sums
     run.tracker.advance(progress.batch, progress.images)
     model.train()
     optimizer.zero_grad(set_to_none=True)
-    batch, group_images = progress.batch, 0
-    for images, labels in batches.iterate(epoch - 1, start=batch):
+
+    def forward(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         with amp:
             logits = model(images)
-            loss = F.cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
-        sums.add(loss, logits, labels)
+            return logits, F.cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
+
+    second_pass = build_second_pass(optimizer, model, forward, state.device)
+    batch, group_images = progress.batch, 0
+    for images, labels in batches.iterate(epoch - 1, start=batch):
         count = labels.shape[0]
-        if group_size > 1:
-            # Weighted by images, so that the group's gradient is that of one big batch.
-            loss = loss * (count / _images_in_group(batches, batch, group_size))
-        scaler.scale(loss).backward()
+        # Weighted by images, so that the group's gradient is that of one big batch.
+        share = count / _images_in_group(batches, batch, group_size) if group_size > 1 else 1.0
+        if second_pass is not None:
+            second_pass.remember(images, labels, share)
+        logits, loss = forward(images, labels)
+        sums.add(loss, logits, labels)
+        scaler.scale(loss * share if group_size > 1 else loss).backward()
         batch += 1
         group_images += count
         if batch % group_size and batch < num_batches:
             continue
+        if second_pass is not None:
+            second_pass.run(sums)
         run.watch.before_step(sums.loss)
         if config.grad_clip_norm > 0:
             scaler.unscale_(optimizer)

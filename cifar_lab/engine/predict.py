@@ -62,6 +62,10 @@ class Sums:
         self.loss.add_(loss.detach(), alpha=labels.shape[0])
         self.correct.add_((logits.argmax(1) == (labels if labels.ndim == 1 else labels.argmax(1))).sum())
 
+    def spoil(self, loss: Tensor) -> None:
+        """Make the sum NaN where a loss [] that is not counted is not finite; a finite one leaves it as it is."""
+        self.loss.add_(loss.detach() * 0.0)
+
     def read(self) -> tuple[float, int]:
         """Wait for the device; summed loss and correct answers."""
         return self.loss.item(), int(self.correct.item())

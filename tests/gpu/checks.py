@@ -84,7 +84,9 @@ def speed(what: str, goal: float, *overrides: str) -> Callable[[Lab], Line]:
 
 def accuracy(lab: Lab) -> Line:
     """The 26-epoch ResNet-18."""
-    result = lab.train("resnet18_26_epochs", "experiment=fast_resnet18", *(["train.epochs=1"] if "device=cpu" in lab.extra else []))
+    result = lab.train(
+        "resnet18_26_epochs", "experiment=fast_resnet18", *(["train.epochs=1"] if "device=cpu" in lab.extra else [])
+    )
     plain, seconds = result["metrics"]["test"]["accuracy"], result["cost"]["train_s"]
     return Line("resnet18, 26 epochs", f"{100 * plain:.2f} % in {seconds:.1f} s", "93.4 %", plain >= 0.934)
 
