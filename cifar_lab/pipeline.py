@@ -6,6 +6,7 @@ The same call again continues where the run stopped, or shows what is already do
 import time
 import traceback
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from cifar_lab.config import Config
 from cifar_lab.data.splits import load_splits
 from cifar_lab.display import say, show_result
 from cifar_lab.engine.checkpoint import Checkpoints, finish_checkpoints
-from cifar_lab.engine.fit import fit
+from cifar_lab.engine.fit import fit, steps_per_epoch
+from cifar_lab.engine.preflight import check_overlap, schedule_note
 from cifar_lab.engine.weights import step_folders
 from cifar_lab.errors import DivergedError, Interrupted, LabError, ResumeError
 from cifar_lab.parts import Parts, build_parts, prepare_model
@@ -59,6 +61,7 @@ def _run(config: Config, folder: runs.RunFolder, code: str, overrides: Sequence[
     memory.reset_peak(device)
     tracker = Tracker(folder.path, config)
     splits = load_splits(config.data, stop=stop.check, progress=tracker.progress)
+    splits = replace(splits, notes=(*splits.notes, *check_overlap(splits.train, splits.val, splits.test)))
     with runtime.out_of_memory_named(config.train.batch_size):
         parts = build_parts(config, splits, device)
     _require_checkpoint(folder, config)
@@ -127,6 +130,9 @@ def _opening_lines(config: Config, parts: Parts) -> list[str]:
     ]
     if parts.train.placement == "host":
         lines.append("note: the images do not fit on the device and stay in host memory")
+    steps = steps_per_epoch(len(parts.train), config.train.accumulation_steps)
+    stuck = schedule_note(parts.state.schedule, config.schedule.name, config.train, steps, has_val=parts.val is not None)
+    lines += [f"note: {stuck}"] if stuck else []
     if precision == "bf16" and device.type == "cpu" and not runtime.cpu_has_bf16():
         lines.append("note: this CPU has no bf16 units and emulates them, many times slower than train.precision=fp32")
     return lines

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from cifar_lab.config import TrainConfig
 from cifar_lab.engine.checkpoint import Checkpoints
-from cifar_lab.engine.predict import BatchSource, Sums, evaluate, mixed_precision
+from cifar_lab.engine.guards import TrainingGuard
+from cifar_lab.engine.predict import BatchSource, Sums, check_plain, evaluate, mixed_precision
 from cifar_lab.engine.state import TrainState
+from cifar_lab.engine.twopass import build_second_pass
 from cifar_lab.engine.watch import HostWatch, build_watch
 from cifar_lab.errors import LabError
 from cifar_lab.runtime import StopFlag
@@ -48,6 +50,7 @@ class _Run:
     checkpoints: Checkpoints
     stop: StopFlag
     watch: HostWatch
+    guard: TrainingGuard
 
 
 def steps_per_epoch(num_batches: int, accumulation_steps: int) -> int:
@@ -85,11 +88,14 @@ def fit(
         Interrupted: After a checkpoint, when ``stop`` was set.
         DivergedError: When a loss or a weight is not finite; the weights are those before it.
         DiskError: When a checkpoint cannot be written.
+        ConfigError, DataError: When a guard finds that training means nothing.
 
     Whatever is raised, checkpoints begun before are on the disk by then.
     """
-    run = _Run(state, config, tracker, checkpoints, stop, build_watch(state))
+    run = _Run(state, config, tracker, checkpoints, stop, build_watch(state), TrainingGuard(state.model))
     try:
+        if val_batches is not None:
+            check_plain(val_batches)
         while state.progress.epochs_done < config.epochs and not state.stopper.reason:
             _epoch(run, train_batches, val_batches)
     except BaseException as error:
@@ -117,9 +123,8 @@ def _epoch(run: _Run, train_batches: BatchSource, val_batches: BatchSource | Non
     clock = _Clock(progress.seconds)
     sums = _train(run, train_batches, epoch, clock)
 
-    loss_sum, correct = progress.loss_sum, progress.correct
     row: dict[str, Any] = {"epoch": epoch, "step": progress.step, "lr": state.optimizer.param_groups[0]["lr"]}
-    row |= {"train_loss": loss_sum / progress.images, "train_accuracy": correct / progress.images}
+    row |= {"train_loss": progress.loss_sum / progress.images, "train_accuracy": progress.correct / progress.images}
     # The stopper judges on a copy: a stop during evaluation must leave the saved state as it was before.
     stopper = state.stopper.copy()
     is_best = stopper.see(epoch, row, config)
@@ -158,22 +163,33 @@ def _train(run: _Run, batches: BatchSource, epoch: int, clock: "_Clock") -> Sums
     run.watch.start()
     run.tracker.advance(progress.batch, progress.images)
     model.train()
+    run.guard.mode(epoch)
     optimizer.zero_grad(set_to_none=True)
-    batch, group_images = progress.batch, 0
-    for images, labels in batches.iterate(epoch - 1, start=batch):
+
+    def forward(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         with amp:
             logits = model(images)
-            loss = F.cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
-        sums.add(loss, logits, labels)
+            return logits, F.cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
+
+    second_pass = build_second_pass(optimizer, model, forward, state.device)
+    batch, group_images = progress.batch, 0
+    for images, labels in batches.iterate(epoch - 1, start=batch):
         count = labels.shape[0]
-        if group_size > 1:
-            # Weighted by images, so that the group's gradient is that of one big batch.
-            loss = loss * (count / _images_in_group(batches, batch, group_size))
-        scaler.scale(loss).backward()
+        # Weighted by images, so that the group's gradient is that of one big batch.
+        share = count / _images_in_group(batches, batch, group_size) if group_size > 1 else 1.0
+        if second_pass is not None:
+            second_pass.remember(images, labels, share)
+        logits, loss = forward(images, labels)
+        run.guard.first_batch(logits)
+        sums.add(loss, logits, labels)
+        scaler.scale(loss * share if group_size > 1 else loss).backward()
         batch += 1
         group_images += count
         if batch % group_size and batch < num_batches:
             continue
+        if second_pass is not None:
+            second_pass.run(sums)
+        run.guard.gradients(is_last=batch == num_batches)
         run.watch.before_step(sums.loss)
         if config.grad_clip_norm > 0:
             scaler.unscale_(optimizer)
@@ -192,6 +208,7 @@ def _train(run: _Run, batches: BatchSource, epoch: int, clock: "_Clock") -> Sums
         if run.stop.signum or (run.checkpoints.due() and batch < num_batches):
             progress.train_seconds = train_clock.seconds()
             _save(run, sums, clock)
+    run.guard.mode(epoch)  # again: what the model did to itself since
     run.watch.settle(sums.loss)
     progress.loss_sum, progress.correct = sums.read()
     progress.train_seconds = train_clock.seconds()

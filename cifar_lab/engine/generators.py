@@ -20,18 +20,33 @@ def pack_generators(device: torch.device) -> tuple[dict[str, Tensor], dict[str, 
     tensors = {
         "python": torch.tensor(words, dtype=torch.int64),
         "numpy": torch.from_numpy(np.asarray(keys).astype(np.int64)),
-        "torch": torch.get_rng_state(),
+        **torch_states(device),
     }
-    if device.type == "cuda":
-        tensors["cuda"] = torch.cuda.get_rng_state(device)
-    elif device.type == "mps":
-        tensors["mps"] = torch.mps.get_rng_state()
     record = {
         "device": device.type,
         "python": [version, gauss],
         "numpy": [str(kind), int(position), int(has_gauss), float(cached)],
     }
     return tensors, record
+
+
+def torch_states(device: torch.device) -> dict[str, Tensor]:
+    """States of torch's generators, that of ``device`` too; all in host memory, nobody waits for a device."""
+    states = {"torch": torch.get_rng_state()}
+    if device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    elif device.type == "mps":
+        states["mps"] = torch.mps.get_rng_state()
+    return states
+
+
+def set_torch_states(states: dict[str, Tensor], device: torch.device) -> None:
+    """Set torch's generators to what ``torch_states`` gave."""
+    torch.set_rng_state(states["torch"])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(states["cuda"], device)
+    elif device.type == "mps":
+        torch.mps.set_rng_state(states["mps"])
 
 
 def unpack_generators(tensors: dict[str, Tensor], record: dict[str, Any], device: torch.device) -> None:
@@ -52,10 +67,6 @@ def unpack_generators(tensors: dict[str, Tensor], record: dict[str, Any], device
     try:
         random.setstate((version, tuple(tensors["python"].tolist()), gauss))
         np.random.set_state((kind, tensors["numpy"].numpy().astype(np.uint32), position, has_gauss, cached))
-        torch.set_rng_state(tensors["torch"])
-        if device.type == "cuda":
-            torch.cuda.set_rng_state(tensors["cuda"], device)
-        elif device.type == "mps":
-            torch.mps.set_rng_state(tensors["mps"])
+        set_torch_states(tensors, device)
     except (RuntimeError, TypeError, ValueError, IndexError) as error:
         raise CheckpointError(f"the state of a random generator cannot be restored: {error}") from error

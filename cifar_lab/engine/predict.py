@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cifar_lab.engine.guards import check_still
+from cifar_lab.errors import DataError
 from cifar_lab.runtime import DTYPES
 
 
@@ -62,6 +64,10 @@ class Sums:
         self.loss.add_(loss.detach(), alpha=labels.shape[0])
         self.correct.add_((logits.argmax(1) == (labels if labels.ndim == 1 else labels.argmax(1))).sum())
 
+    def spoil(self, loss: Tensor) -> None:
+        """Make the sum NaN where a loss [] that is not counted is not finite; a finite one leaves it as it is."""
+        self.loss.add_(loss.detach() * 0.0)
+
     def read(self) -> tuple[float, int]:
         """Wait for the device; summed loss and correct answers."""
         return self.loss.item(), int(self.correct.item())
@@ -71,6 +77,19 @@ def mixed_precision(precision: str, device: torch.device) -> torch.autocast:
     """The context that a forward pass runs in; off for fp32. It can be entered again and again."""
     enabled = precision != "fp32"
     return torch.autocast(device.type, dtype=DTYPES[precision] if enabled else None, enabled=enabled)
+
+
+def check_plain(batches: BatchSource) -> None:
+    """Refuse batches for evaluation that are augmented at random or shuffled: another epoch must give the same ones.
+
+    Raises:
+        DataError: If the first batch of epoch 0 and that of epoch 1 differ.
+    """
+    (images, labels), (again, labels_again) = (next(iter(batches.iterate(epoch))) for epoch in (0, 1))
+    if not torch.equal(labels, labels_again):
+        raise DataError("the batches for evaluation are shuffled or mixed", hint="make them with shuffle=False and no augment")
+    if not torch.equal(images, again):
+        raise DataError("random augmentation on the batches for evaluation", hint="make them without augment")
 
 
 @torch.no_grad()
@@ -92,9 +111,14 @@ def predict(
         precision: ``fp32``, ``bf16`` or ``fp16``.
         tta: ``flip`` gives the mean of the logits of a picture and of its mirror image, as airbench does.
         stop: Called at each batch; raises to give up.
+
+    Raises:
+        DataError: If the batches are shuffled or augmented at random.
+        ConfigError: If the model's answers depend on the batch or on chance.
     """
     if tta not in ("none", "flip"):
         raise ValueError(f"tta={tta}; must be none or flip")
+    check_plain(batches)
     amp = mixed_precision(precision, device)
     logits: list[Tensor] = []
     labels: list[Tensor] = []
@@ -141,7 +165,9 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
+        check_still(model)
         yield
+        check_still(model)  # forward may have changed it
     finally:
         for module, training in modes:
             module.training = training

@@ -12,6 +12,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from cifar_lab.config import TrainConfig
 from cifar_lab.engine.generators import pack_generators, unpack_generators
 from cifar_lab.engine.stopping import Stopper
+from cifar_lab.engine.twopass import check_precision
 from cifar_lab.engine.weights import host_copy, load_into
 from cifar_lab.errors import CheckpointError
 
@@ -98,6 +99,9 @@ class TrainState:
         config: ``ema_decay`` is read.
         device: Where the model is.
         precision: ``fp32``, ``bf16`` or ``fp16``, as ``runtime.resolve_precision`` gave it.
+
+    Raises:
+        ConfigError: The optimiser does not work with this precision.
     """
 
     def __init__(
@@ -110,6 +114,7 @@ class TrainState:
         device: torch.device,
         precision: str,
     ):
+        check_precision(optimizer, precision)
         self.model, self.optimizer, self.schedule = model, optimizer, schedule
         self.device, self.precision = device, precision
         self.ema = Ema(model, config.ema_decay) if config.ema_decay > 0 else None

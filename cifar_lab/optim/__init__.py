@@ -9,6 +9,9 @@ OPTIMIZERS: dict[str, str] = {
     "adam": "cifar_lab.optim.optimizers:adam",
     "adamw": "cifar_lab.optim.optimizers:adamw",
     "sgd": "cifar_lab.optim.optimizers:sgd",
+    "rmsprop": "cifar_lab.optim.optimizers:rmsprop",
+    "sam": "cifar_lab.optim.sam:sam",
+    "muon": "cifar_lab.optim.muon:muon",
 }
 
 SCHEDULES: dict[str, str] = {
@@ -20,5 +23,5 @@ SCHEDULES: dict[str, str] = {
     "plateau": "cifar_lab.optim.schedules:plateau",
 }
 
-OPTIMIZER_RESERVED: tuple[str, ...] = ("params",)
+OPTIMIZER_RESERVED: tuple[str, ...] = ("params", "hidden")
 SCHEDULE_RESERVED: tuple[str, ...] = ("lr", "total_steps", "steps_per_epoch")

@@ -1,4 +1,4 @@
-"""Optimisers: torch's own, fused, with weight decay only where it belongs.
+"""Optimisers: torch's own, fused where torch can, with weight decay only where it belongs.
 
 Every builder takes ``params`` (parameters or groups of them) and typed keywords. By default
 biases and the parameters of normalization layers are not decayed; the write-ups' recipes, made
@@ -7,17 +7,14 @@ with torch's plain ``weight_decay``, decay everything (``decay_all``).
 
 import inspect
 import pkgutil
-from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import nn
 
 from cifar_lab.optim import OPTIMIZERS
-from cifar_lab.optim.checks import require, require_not_negative
-
-_FUSED_DEVICES = ("cpu", "cuda")
-_NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+from cifar_lab.optim.checks import require, require_adam, require_not_negative, require_sgd
+from cifar_lab.optim.groups import as_groups, hidden_weights, is_fusible, param_groups
 
 
 def build_optimizer(name: str, model: nn.Module, *, decay_all: bool = False, **kwargs: Any) -> torch.optim.Optimizer:
@@ -34,44 +31,14 @@ def build_optimizer(name: str, model: nn.Module, *, decay_all: bool = False, **k
     """
     require(name in OPTIMIZERS, "optimizer", name, f"one of {', '.join(OPTIMIZERS)}")
     builder = pkgutil.resolve_name(OPTIMIZERS[name])
-    declared = inspect.signature(builder).parameters.get("weight_decay")
+    wanted = inspect.signature(builder).parameters
+    declared = wanted.get("weight_decay")
     weight_decay = kwargs.get("weight_decay", declared.default if declared is not None else 0.0)
-    optimizer = builder(param_groups(model, weight_decay, decay_all), **kwargs)
+    given = {"hidden": hidden_weights(model)} if "hidden" in wanted else {}
+    optimizer = builder(param_groups(model, weight_decay, decay_all), **given, **kwargs)
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise ValueError(f"optimizer={name}; {OPTIMIZERS[name]} must return a torch optimiser, not {type(optimizer).__name__}")
     return optimizer
-
-
-def param_groups(model: nn.Module, weight_decay: float, decay_all: bool = False) -> list[dict[str, Any]]:
-    """Split the trainable parameters into decayed and undecayed ones.
-
-    Undecayed are biases, parameters of normalization layers and everything else with fewer than
-    two dimensions. Without a difference to make (no decay, or all decayed) there is one group,
-    because each group costs the fused optimisers one more kernel.
-
-    Args:
-        model: Network.
-        weight_decay: Of the decayed group; 0: off.
-        decay_all: Put all parameters into the decayed group.
-
-    Raises:
-        ValueError: The model has no trainable parameter.
-    """
-    norms = {id(p) for module in model.modules() if isinstance(module, _NORMS) for p in module.parameters(recurse=False)}
-    named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
-    if not named:
-        raise ValueError("the model has no trainable parameter")
-    if decay_all or weight_decay == 0:
-        return [{"params": [p for _, p in named], "weight_decay": weight_decay}]
-
-    def is_decayed(name: str, parameter: nn.Parameter) -> bool:
-        is_bias = name.rpartition(".")[2] == "bias"
-        return parameter.ndim >= 2 and id(parameter) not in norms and not is_bias
-
-    decayed = [p for n, p in named if is_decayed(n, p)]
-    undecayed = [p for n, p in named if not is_decayed(n, p)]
-    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": undecayed, "weight_decay": 0.0}]
-    return [group for group in groups if group["params"]]
 
 
 def adam(
@@ -95,10 +62,10 @@ def adam(
 
     Reference: Kingma and Ba, 2014, arXiv:1412.6980.
     """
-    groups = _groups(params)
-    _check_adam(lr, betas, eps, weight_decay)
+    groups = as_groups(params)
+    require_adam(lr, betas, eps, weight_decay)
     return torch.optim.Adam(
-        groups, lr=lr, betas=(betas[0], betas[1]), eps=eps, weight_decay=weight_decay, amsgrad=amsgrad, fused=_fusible(groups)
+        groups, lr=lr, betas=(betas[0], betas[1]), eps=eps, weight_decay=weight_decay, amsgrad=amsgrad, fused=is_fusible(groups)
     )
 
 
@@ -123,10 +90,10 @@ def adamw(
 
     Reference: Loshchilov and Hutter, 2017, arXiv:1711.05101.
     """
-    groups = _groups(params)
-    _check_adam(lr, betas, eps, weight_decay)
+    groups = as_groups(params)
+    require_adam(lr, betas, eps, weight_decay)
     return torch.optim.AdamW(
-        groups, lr=lr, betas=(betas[0], betas[1]), eps=eps, weight_decay=weight_decay, amsgrad=amsgrad, fused=_fusible(groups)
+        groups, lr=lr, betas=(betas[0], betas[1]), eps=eps, weight_decay=weight_decay, amsgrad=amsgrad, fused=is_fusible(groups)
     )
 
 
@@ -144,28 +111,41 @@ def sgd(
 
     Reference: Sutskever, Martens, Dahl, Hinton, 2013, On the importance of initialization and momentum in deep learning.
     """
-    groups = _groups(params)
-    require_not_negative(lr=lr, weight_decay=weight_decay)
-    require(0.0 <= momentum < 1.0, "momentum", momentum, "0 or more and less than 1")
-    require(not nesterov or momentum > 0, "nesterov", nesterov, "false where momentum=0")
-    return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay, fused=_fusible(groups))
-
-
-def _check_adam(lr: float, betas: tuple[float, float], eps: float, weight_decay: float) -> None:
-    require_not_negative(lr=lr, eps=eps, weight_decay=weight_decay)
-    require(
-        len(betas) == 2 and all(0.0 <= b < 1.0 for b in betas), "betas", list(betas), "two numbers, 0 or more and less than 1"
+    groups = as_groups(params)
+    require_sgd(lr, momentum, nesterov, weight_decay)
+    return torch.optim.SGD(
+        groups, lr=lr, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay, fused=is_fusible(groups)
     )
 
 
-def _groups(params: Iterable[Any]) -> list[dict[str, Any]]:
-    """Parameters or groups as a list of groups, safe to read twice (``model.parameters()`` is not)."""
-    items = list(params)
-    if items and isinstance(items[0], dict):
-        return [{**group, "params": list(group["params"])} for group in items]
-    return [{"params": items}]
+def rmsprop(
+    params: Any,
+    *,
+    lr: float = 0.001,
+    alpha: float = 0.99,
+    eps: float = 1e-8,
+    momentum: float = 0.0,
+    centered: bool = False,
+    weight_decay: float = 0.0,
+) -> torch.optim.Optimizer:
+    """RMSprop: the gradient divided by the root of a running mean of its square; torch has no fused one.
 
+    Args:
+        params: Parameters or groups of them.
+        lr: Learning rate.
+        alpha: Share of the running mean of the square that is kept.
+        eps: Added to the denominator, after the root, as in torch.
+        momentum: Share of the last step that is kept; 0: off.
+        centered: Divide by the standard deviation instead.
+        weight_decay: Times the weight, added to the gradient; 0: off.
 
-def _fusible(groups: list[dict[str, Any]]) -> bool:
-    """Whether torch has one fused kernel for all parameters: floating point, on a CPU or a CUDA device."""
-    return all(p.device.type in _FUSED_DEVICES and p.is_floating_point() for group in groups for p in group["params"])
+    Reference: Tieleman and Hinton, 2012, Coursera: Neural networks for machine learning, lecture 6.5; Graves, 2013,
+    arXiv:1308.0850, equations 38 to 45, for the centered one.
+    """
+    groups = as_groups(params)
+    require_not_negative(lr=lr, eps=eps, weight_decay=weight_decay)
+    for key, value in (("alpha", alpha), ("momentum", momentum)):
+        require(0.0 <= value < 1.0, key, value, "0 or more and less than 1")
+    return torch.optim.RMSprop(
+        groups, lr=lr, alpha=alpha, eps=eps, weight_decay=weight_decay, momentum=momentum, centered=centered
+    )

@@ -8,6 +8,7 @@ import shutil
 import pytest
 import torch
 from engine_rig import Run, assert_same_state, make_state, seed_all, train_batches, train_config, val_batches, without_times
+from torch import nn
 
 from cifar_lab import storage
 from cifar_lab.engine import checkpoint as module
@@ -20,6 +21,9 @@ OPTIMIZERS = {
     "momentum": ("sgd", {"momentum": 0.9, "nesterov": True, "weight_decay": 0.01}),
     "adam": ("adam", {"lr": 0.01, "weight_decay": 0.01}),
     "adamw": ("adamw", {"lr": 0.01}),
+    "rmsprop": ("rmsprop", {"lr": 0.01, "momentum": 0.5, "centered": True}),
+    "sam": ("sam", {"rho": 0.1, "weight_decay": 0.01}),
+    "muon": ("muon", {"lr": 0.02, "adamw_lr": 0.01}),
 }
 CONFIG = {"epochs": 5, "accumulation_steps": 2, "ema_decay": 0.8, "grad_clip_norm": 0.5, "monitor": "val_loss"}
 
@@ -35,10 +39,19 @@ def sitting(folder, seed, optimizer="momentum", **changes):
         optimizer_settings=settings,
         schedule="plateau",
         schedule_settings={"monitor": "val_loss", "patience": 0, "factor": 0.5, "cooldown": 1, "threshold": 0.05},
+        model=deeper_model(seed) if optimizer == "muon" else None,
         dropout=0.4,
         batch_norm=True,
     )
     return Run(folder, config, state, train=train_batches(), val=val_batches())
+
+
+def deeper_model(seed):
+    """With a convolution between the first and the last layer, in the memory format of real runs."""
+    torch.manual_seed(seed)
+    first = [nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 6, 3, padding=1), nn.ReLU()]
+    model = nn.Sequential(*first, nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Dropout(0.4), nn.Linear(24, 3))
+    return model.to(memory_format=torch.channels_last)
 
 
 @pytest.fixture(scope="module", params=OPTIMIZERS)

@@ -20,7 +20,11 @@ CASES = [
     ("sgd", {"lr": 0.1}, torch.optim.SGD),
     ("sgd", {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.05}, torch.optim.SGD),
     ("sgd", {"lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 0.05}, torch.optim.SGD),
+    ("rmsprop", {"lr": 0.01}, torch.optim.RMSprop),
+    ("rmsprop", {"lr": 0.01, "alpha": 0.9, "eps": 1e-6, "weight_decay": 0.1}, torch.optim.RMSprop),
+    ("rmsprop", {"lr": 0.01, "momentum": 0.8, "centered": True}, torch.optim.RMSprop),
 ]
+UNFUSED = {"rmsprop"}
 
 
 def network() -> nn.Module:
@@ -45,14 +49,15 @@ def test_updates_equal_torchs_unfused_ones(name, keywords, peer, steps):
     optimizer = build_optimizer(name, ours, decay_all=True, **keywords)
     defaults = {"weight_decay": 0.01} if name == "adamw" else {}
     train(ours, optimizer, steps)
-    train(theirs, peer(theirs.parameters(), **{"lr": 0.001, **defaults, **keywords}, fused=False, foreach=False), steps)
+    unfused = {"foreach": False} if name in UNFUSED else {"foreach": False, "fused": False}
+    train(theirs, peer(theirs.parameters(), **{"lr": 0.001, **defaults, **keywords}, **unfused), steps)
     for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
-    assert optimizer.defaults["fused"] is True
+    assert optimizer.defaults.get("fused", False) is (name not in UNFUSED)
 
 
 def test_every_row_is_compared():
-    assert {name for name, _, _ in CASES} == set(OPTIMIZERS)
+    assert {name for name, _, _ in CASES} | {"sam", "muon"} == set(OPTIMIZERS), "those two: test_sam.py, test_muon.py"
 
 
 def one_update(builder, **keywords) -> torch.Tensor:
@@ -74,16 +79,26 @@ def test_one_update_by_hand():
     torch.testing.assert_close(one_update(adamw, lr=0.1, eps=0.0, weight_decay=0.5), w * (1 - 0.1 * 0.5) - 0.1 * g.sign())
 
 
-@pytest.mark.parametrize(("name", "peer"), [("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW), ("sgd", torch.optim.SGD)])
+PEERS = [
+    ("adam", torch.optim.Adam),
+    ("adamw", torch.optim.AdamW),
+    ("sgd", torch.optim.SGD),
+    ("rmsprop", torch.optim.RMSprop),
+    ("sam", torch.optim.SGD),  # without a second pass
+]
+
+
+@pytest.mark.parametrize(("name", "peer"), PEERS)
 def test_biases_and_norms_are_not_decayed(name, peer):
     ours, theirs = network(), network()
-    train(ours, build_optimizer(name, ours, lr=0.01, weight_decay=0.5), 5)
+    without_momentum = {"momentum": 0.0} if name == "sam" else {}
+    train(ours, build_optimizer(name, ours, lr=0.01, weight_decay=0.5, **without_momentum), 5)
     conv, _, norm, _, layer_norm, linear = theirs
     groups = [
         {"params": [conv.weight, linear.weight], "weight_decay": 0.5},
         {"params": [conv.bias, *norm.parameters(), *layer_norm.parameters(), linear.bias], "weight_decay": 0.0},
     ]
-    train(theirs, peer(groups, lr=0.01, fused=False, foreach=False), 5)
+    train(theirs, peer(groups, lr=0.01, foreach=False), 5)
     for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
 
@@ -157,6 +172,17 @@ def test_a_person_s_own_optimizer(monkeypatch):
         ("sgd", {"momentum": 1.0}, "momentum=1.0; must be 0 or more and less than 1"),
         ("sgd", {"nesterov": True}, "nesterov=True; must be false where momentum=0"),
         ("sgd", {"weight_decay": -0.1}, "weight_decay=-0.1; must be a finite number, 0 or more"),
+        ("rmsprop", {"alpha": 1.0}, "alpha=1.0; must be 0 or more and less than 1"),
+        ("rmsprop", {"momentum": -0.1}, "momentum=-0.1; must be 0 or more and less than 1"),
+        ("rmsprop", {"eps": -1.0}, "eps=-1.0; must be a finite number, 0 or more"),
+        ("sam", {"rho": -0.1}, "rho=-0.1; must be a finite number, 0 or more"),
+        ("sam", {"nesterov": True, "momentum": 0.0}, "nesterov=True; must be false where momentum=0"),
+        ("muon", {"lr": -1.0}, "lr=-1.0; must be a finite number, 0 or more"),
+        ("muon", {"adamw_lr": -1.0}, "adamw_lr=-1.0; must be a finite number, 0 or more"),
+        ("muon", {"adamw_betas": (0.9,)}, "adamw_betas=[0.9]; must be two numbers, 0 or more and less than 1"),
+        ("muon", {"momentum": 1.0}, "momentum=1.0; must be 0 or more and less than 1"),
+        ("muon", {"ns_steps": 0}, "ns_steps=0; must be 1 to 50"),
+        ("muon", {"adjust_lr": "mine"}, "adjust_lr=mine; must be original or match_rms_adamw"),
     ],
 )
 def test_refuses_values_out_of_range(name, keywords, message):
