@@ -25,11 +25,17 @@ class Features:
 
     Attributes:
         by_split: Features [N, D] and labels int64 [N] of ``train`` and ``val``; empty where the model sees images.
-        seconds: That computing them took.
+        seconds: That computing them took, in this process.
     """
 
     by_split: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
     seconds: float = 0.0
+
+    def summary(self) -> str:
+        """One line for the log."""
+        names = {"train": "training", "val": "validation"}
+        counts = " and ".join(f"{len(labels):,} {names[split]} images" for split, (_, labels) in self.by_split.items())
+        return f"features of {counts} computed once, in {self.seconds:.1f} s"
 
 
 def may_compute_once(config: Config, parts: Parts) -> bool:
@@ -71,9 +77,9 @@ def fit_batches(config: Config, parts: Parts, features: Features) -> tuple[Batch
     """What is trained on and validated with: features where there are some, else images."""
     if "train" not in features.by_split:
         return parts.train, parts.val
-    images, labels = features.by_split["train"]
+    known, labels = features.by_split["train"]
     train = FeatureBatches(
-        images,
+        known,
         labels,
         batch_size=config.train.batch_size,
         device=parts.state.device,
@@ -81,12 +87,16 @@ def fit_batches(config: Config, parts: Parts, features: Features) -> tuple[Batch
         shuffle=True,
         drop_last=config.train.drop_last,
     )
-    return train, evaluation_batches(config, parts, features, "val") if parts.val is not None else None
+    return train, _in_order(config, parts, features, "val") if parts.val is not None else None
 
 
-def evaluation_batches(config: Config, parts: Parts, features: Features, split: str) -> BatchSource:
-    """A split in its order: its features where they are known, else its images."""
-    if split in features.by_split:
-        known, labels = features.by_split[split]
-        return FeatureBatches(known, labels, batch_size=config.train.eval_batch_size, device=parts.state.device)
+def final_batches(config: Config, parts: Parts, features: Features, split: str) -> BatchSource:
+    """What the final predictions of a split are made from: its features where they say all, else its images."""
+    if split in features.by_split and config.train.tta == "none":  # features have no mirror image
+        return _in_order(config, parts, features, split)
     return build_batches(config, getattr(parts.splits, split), parts.normalization, parts.state.device)
+
+
+def _in_order(config: Config, parts: Parts, features: Features, split: str) -> FeatureBatches:
+    known, labels = features.by_split[split]
+    return FeatureBatches(known, labels, batch_size=config.train.eval_batch_size, device=parts.state.device)

@@ -16,7 +16,7 @@ from cifar_lab.config import Config
 from cifar_lab.data.sets import ImageSet, Splits
 from cifar_lab.engine.predict import Predictions, predict
 from cifar_lab.engine.weights import BEST, load_into, load_weights
-from cifar_lab.frozen import Features, evaluation_batches
+from cifar_lab.frozen import Features, final_batches
 from cifar_lab.metrics import softmax, summarize
 from cifar_lab.parts import Parts
 from cifar_lab.runs import RunFolder
@@ -117,9 +117,7 @@ def run_name(config: Config, splits: Splits) -> str:
 def _predict(config: Config, parts: Parts, features: Features, split: str, stop: StopFlag) -> Predictions:
     """Logits of one split."""
     state = parts.state
-    if config.train.tta != "none":  # features have no mirror image
-        features = Features()
-    batches = evaluation_batches(config, parts, features, split)
+    batches = final_batches(config, parts, features, split)
 
     def stop_if_asked() -> None:
         stop.check("the final evaluation", kept="all checkpoints")

@@ -105,6 +105,8 @@ def _train_and_measure(
     tracker.open_sink(state.progress.epochs_done)
     with runtime.out_of_memory_named(config.train.batch_size, lambda: checkpoints.last_good):
         features = frozen.compute_once(config, parts, stop=stop, progress=tracker.progress)
+        if features.by_split:
+            tracker.note(features.summary())
         train, val = frozen.fit_batches(config, parts, features)
         fit(state, train, val, config.train, tracker=tracker, checkpoints=checkpoints, stop=stop)
         if state.stopper.reason:
