@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
-NORMALIZATIONS = ("cifar", "half", "unit", "data")
+NORMALIZATIONS = ("cifar", "imagenet", "half", "unit", "data")
 POLICIES = ("none", "autoaugment", "randaugment", "trivialaugment")
 MONITORS = ("val_loss", "val_accuracy", "train_loss", "train_accuracy")
 
@@ -49,7 +49,9 @@ class DataConfig:
         0, "pixels a side that the model sees, resized on the device after augmentation; 0: as stored", low=0, high=1024
     )
     normalize: str = _setting(
-        "cifar", "pixel statistics: CIFAR's, 0.5 / 0.5, plain 0 to 1, or measured on the training part", choices=NORMALIZATIONS
+        "cifar",
+        "pixel statistics: CIFAR's, ImageNet's (for its weights), 0.5 / 0.5, plain 0 to 1, or measured on the training part",
+        choices=NORMALIZATIONS,
     )
 
 

@@ -16,8 +16,9 @@ from cifar_lab.config import Config
 from cifar_lab.data.sets import ImageSet, Splits
 from cifar_lab.engine.predict import Predictions, predict
 from cifar_lab.engine.weights import BEST, load_into, load_weights
+from cifar_lab.frozen import Features, final_batches
 from cifar_lab.metrics import softmax, summarize
-from cifar_lab.parts import Parts, build_batches
+from cifar_lab.parts import Parts
 from cifar_lab.runs import RunFolder
 from cifar_lab.signals import StopFlag
 from cifar_lab.tracking import METRICS_FILE
@@ -39,7 +40,9 @@ def select_weights(config: Config, parts: Parts, folder: Path) -> int | None:
     return manifest["epoch"]
 
 
-def measure(config: Config, parts: Parts, folder: RunFolder, best_epoch: int | None, stop: StopFlag) -> dict[str, Any]:
+def measure(
+    config: Config, parts: Parts, features: Features, folder: RunFolder, best_epoch: int | None, stop: StopFlag
+) -> dict[str, Any]:
     """Predict every split once with the selected weights, save the predictions, and say all there is to say of them.
 
     The test set is opened last, and the opening is counted before it happens.
@@ -56,7 +59,7 @@ def measure(config: Config, parts: Parts, folder: RunFolder, best_epoch: int | N
             continue
         if split == "test":
             openings = folder.open_test_set()
-        answers = _predict(config, parts, images, stop)
+        answers = _predict(config, parts, features, split, stop)
         smoothing = config.train.label_smoothing if split == "train" else 0.0
         metrics[split] = summarize(answers.logits, answers.labels, splits.class_names, label_smoothing=smoothing)
         if split != "train":
@@ -65,6 +68,8 @@ def measure(config: Config, parts: Parts, folder: RunFolder, best_epoch: int | N
     rows = storage.read_lines(folder.path / METRICS_FILE)
     _draw(config, splits, predictions["test"][1], folder.path, rows, best_epoch)
     cost = {**parts.cost, **_effort(parts, rows)}
+    if features.by_split:
+        cost["features_s"] = features.seconds
     storage.write_json(folder.path / "cost.json", cost)
     return {
         "metrics": metrics,
@@ -109,10 +114,10 @@ def run_name(config: Config, splits: Splits) -> str:
     return f"{config.model.name} on {config.data.name}{notes}"
 
 
-def _predict(config: Config, parts: Parts, images: ImageSet, stop: StopFlag) -> Predictions:
-    """Logits of one set."""
+def _predict(config: Config, parts: Parts, features: Features, split: str, stop: StopFlag) -> Predictions:
+    """Logits of one split."""
     state = parts.state
-    batches = build_batches(config, images, parts.normalization, state.device)
+    batches = final_batches(config, parts, features, split)
 
     def stop_if_asked() -> None:
         stop.check("the final evaluation", kept="all checkpoints")

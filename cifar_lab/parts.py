@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -14,15 +14,15 @@ from cifar_lab.analysis.cost import model_cost
 from cifar_lab.config import Component, Config
 from cifar_lab.data.augment import normalization
 from cifar_lab.data.batches import Batches
-from cifar_lab.data.sets import ImageSet, Splits
+from cifar_lab.data.sets import ImageSet, Progress, Splits, Stop
 from cifar_lab.engine.fit import steps_per_epoch
 from cifar_lab.engine.state import TrainState
-from cifar_lab.engine.weights import load_into, load_weights
-from cifar_lab.errors import CheckpointError, ConfigError
+from cifar_lab.errors import ConfigError
 from cifar_lab.models.build import build_model
 from cifar_lab.optim.optimizers import build_optimizer
 from cifar_lab.optim.schedules import build_schedule
 from cifar_lab.plugins import PREFIX
+from cifar_lab.pretrained import load_start
 from cifar_lab.tables import COMPONENTS
 
 PREPARED_IMAGES = 5000
@@ -40,6 +40,7 @@ class Parts:
         state: Model, optimiser, schedule and how far they are.
         cost: Parameters and multiply-adds of the model.
         normalization: Mean and standard deviation per channel.
+        notes: What a person should know of the weights it starts from.
     """
 
     splits: Splits
@@ -48,21 +49,26 @@ class Parts:
     state: TrainState
     cost: dict[str, Any]
     normalization: tuple[tuple[float, ...], tuple[float, ...]]
+    notes: list[str] = field(default_factory=list)
 
 
-def build_parts(config: Config, splits: Splits, device: torch.device) -> Parts:
+def build_parts(
+    config: Config, splits: Splits, device: torch.device, *, stop: Stop | None = None, progress: Progress | None = None
+) -> Parts:
     """Build everything that is trained or trains; ``train.precision`` becomes what ``auto`` means here.
+
+    ``stop`` and ``progress`` are those of a download of weights.
 
     Raises:
         ConfigError: A builder refuses a value, or the model does not fit the images or the classes.
-        CheckpointError: ``init_from`` cannot be read or does not fit the model.
+        CheckpointError: ``init_from`` or ``model.weights`` cannot be read or does not fit the model.
+        DataError: Weights are neither here nor to be had.
     """
     train, size = config.train, config.data.input_size or splits.train.images.shape[-1]
     runtime.seed_everything(config.seed)
     with _refusals("model", config.model.name):
         model = build_model(config.model.name, num_classes=splits.num_classes, input_size=size, **config.model.settings)
-    if config.init_from:
-        _load(model, config.init_from)
+    notes = load_start(config, model, stop=stop, progress=progress)
     model = model.to(device=device)
     if train.channels_last:
         model = model.to(memory_format=torch.channels_last)  # pyrefly: ignore
@@ -84,7 +90,7 @@ def build_parts(config: Config, splits: Splits, device: torch.device) -> Parts:
             **config.schedule.settings,
         )
     state = TrainState(model, optimizer, schedule, train, device=device, precision=train.precision)
-    return Parts(splits, batches, val, state, cost, statistics)
+    return Parts(splits, batches, val, state, cost, statistics, notes)
 
 
 def prepare_model(config: Config, parts: Parts) -> None:
@@ -165,17 +171,6 @@ def build_batches(
         input_size=config.data.input_size,
         num_classes=num_classes,
     )
-
-
-def _load(model: nn.Module, source: str) -> None:
-    """Start from another run's weights."""
-    tensors, _ = load_weights(source)
-    try:
-        load_into(model, tensors)
-    except CheckpointError as error:
-        raise CheckpointError(
-            f"init_from={source}: {error.what}", hint="the model must be built with the same settings"
-        ) from error
 
 
 def _check_forward(model: nn.Module, name: str, splits: Splits, size: int, device: torch.device) -> None:

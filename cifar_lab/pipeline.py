@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from cifar_lab import memory, outcome, runs, runtime, storage
+from cifar_lab import frozen, memory, outcome, runs, runtime, storage
 from cifar_lab.config import Config
 from cifar_lab.data.splits import load_splits
 from cifar_lab.display import say, show_result
@@ -63,7 +63,7 @@ def _run(config: Config, folder: runs.RunFolder, code: str, overrides: Sequence[
     splits = load_splits(config.data, stop=stop.check, progress=tracker.progress)
     splits = replace(splits, notes=(*splits.notes, *check_overlap(splits.train, splits.val, splits.test)))
     with runtime.out_of_memory_named(config.train.batch_size):
-        parts = build_parts(config, splits, device)
+        parts = build_parts(config, splits, device, stop=stop.check, progress=tracker.progress)
     _require_checkpoint(folder, config)
     folder.claim(config, code, splits.digest, overrides)
     digests = {"config": runs.config_digest(config), "code": code, "data": splits.digest}
@@ -107,12 +107,16 @@ def _train_and_measure(
         prepare_model(config, parts)
     tracker.open_sink(state.progress.epochs_done)
     with runtime.out_of_memory_named(config.train.batch_size, lambda: checkpoints.last_good):
-        fit(state, parts.train, parts.val, config.train, tracker=tracker, checkpoints=checkpoints, stop=stop)
+        features = frozen.compute_once(config, parts, stop=stop, progress=tracker.progress)
+        if features.by_split:
+            tracker.note(features.summary())
+        train, val = frozen.fit_batches(config, parts, features)
+        fit(state, train, val, config.train, tracker=tracker, checkpoints=checkpoints, stop=stop)
         if state.stopper.reason:
             tracker.note(f"stopped after epoch {state.progress.epochs_done}: {state.stopper.reason}")
         tracker.display.close()
         best_epoch = outcome.select_weights(config, parts, folder.path)
-        return outcome.measure(config, parts, folder, best_epoch, stop)
+        return outcome.measure(config, parts, features, folder, best_epoch, stop)
 
 
 def _opening_lines(config: Config, parts: Parts) -> list[str]:
@@ -126,7 +130,7 @@ def _opening_lines(config: Config, parts: Parts) -> list[str]:
         f"{config.model.name}: {parts.cost['num_params']:,} parameters, {parts.cost['macs'] / 1e6:,.2f} M MACs an image",
         f"{config.data.name}: {counts} images of {len(parts.splits.class_names)} classes",
         f"device {name}{threads}, precision {precision}, batch size {config.train.batch_size}",
-        *(f"note: {note}" for note in parts.splits.notes),
+        *(f"note: {note}" for note in (*parts.splits.notes, *parts.notes)),
     ]
     if parts.train.placement == "host":
         lines.append("note: the images do not fit on the device and stay in host memory")

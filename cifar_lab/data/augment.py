@@ -6,7 +6,7 @@ layouts, which is copied whole, and the layout that the model wants is there wit
 No operation here asks the device for a value, so nothing waits for it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -20,6 +20,7 @@ from cifar_lab.errors import ConfigError, DataError
 
 _FIXED_STATISTICS = {
     "cifar": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
     "unit": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
 }
@@ -60,7 +61,7 @@ def normalization(kind: str, train: ImageSet) -> tuple[tuple[float, ...], tuple[
     """Mean and standard deviation of the three channels, as fractions of 255.
 
     Args:
-        kind: ``data.normalize``: cifar, half, unit, or data, which measures the training images.
+        kind: ``data.normalize``: cifar, imagenet, half, unit, or data, which measures the training images.
         train: Looked at for ``data`` only.
 
     Raises:
@@ -76,6 +77,11 @@ def normalization(kind: str, train: ImageSet) -> tuple[tuple[float, ...], tuple[
             "data.normalize=data: a colour channel is the same in all training pixels", hint="use data.normalize=half"
         )
     return mean, std
+
+
+def is_augmented(config: AugmentConfig) -> bool:
+    """Whether training images are changed at all; a setting that is out of use counts as a change."""
+    return replace(config, name=AugmentConfig().name) != AugmentConfig()
 
 
 def check_augment(config: AugmentConfig, height: int, width: int) -> None:

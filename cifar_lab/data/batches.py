@@ -88,7 +88,7 @@ class Batches:
         if self._mixes and num_classes < 1:
             raise ValueError(f"num_classes={num_classes}; mixup and cutmix need the number of classes")
         self._policy = build_policy(augment, self._height, self._width, self.device) if augment is not None else None
-        self.placement = _placement(image_set.images.numel(), self.device)
+        self.placement = placement_of(image_set.images.numel(), self.device)
         home = self.device if self.placement == "device" else torch.device("cpu")
         self._images = _in_layout(image_set.images, channels_last).to(home)
         self._pins = self.placement == "host" and self.device.type == "cuda"
@@ -217,7 +217,7 @@ def _in_layout(images: Tensor, channels_last: bool) -> Tensor:
     return images.permute(0, 2, 3, 1).contiguous().unsqueeze(1) if channels_last else images.unsqueeze(4)
 
 
-def _placement(size: int, device: torch.device) -> str:
+def placement_of(size: int, device: torch.device) -> str:
     """``device`` if ``size`` bytes take at most a quarter of its free memory, else ``host``."""
     if device.type == "cpu":
         return "device"

@@ -101,6 +101,11 @@ def data_root(config: DataConfig, variable: str = "") -> Path:
     named = config.root or (os.environ.get(variable) if variable else None)
     if named:
         return Path(named).expanduser()
+    return cache_folder()
+
+
+def cache_folder() -> Path:
+    """Where downloads are kept: ``cifar-lab`` in ``$XDG_CACHE_HOME``, or in ``~/.cache``."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "")
     return (cache if cache.is_absolute() else Path.home() / ".cache") / "cifar-lab"
 

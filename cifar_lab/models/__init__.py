@@ -7,6 +7,12 @@ the data, not by a person; a builder takes those it needs. Nothing heavy is impo
 
 A network may have a method ``prepare(images)``: it is shown normalized training images once,
 before the first step of a fresh run, and sets from them what is computed and not learned.
+
+A builder that declares ``weights: str = "none"`` builds untrained all the same: the run (``pretrained.py``)
+reads the file that the keyword names and fills everything but ``head`` from it. One that declares
+``freeze: Literal["none", "features"]`` returns a network with ``frozen = True`` for features that are neither
+trained nor change in training mode. If it has a method ``embed(images) -> [B, D]`` and takes its answers in
+place of images, they are computed once a run (``frozen.py``).
 """
 
 MODELS: dict[str, str] = {

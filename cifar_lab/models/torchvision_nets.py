@@ -5,9 +5,9 @@ one pixel, and ``data.input_size`` decides more about the accuracy than anything
 torchvision is imported inside the builders: no other model should wait for it.
 """
 
-from collections import OrderedDict
+from typing import Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 from cifar_lab.models.build import build_activation
 from cifar_lab.models.dropout import Dropout
@@ -16,16 +16,67 @@ from cifar_lab.models.layers import global_pool, require, require_dropout
 _FEATURES = 1280  # of both
 
 
-def mobilenet_v2(*, num_classes: int = 10, activation: str = "relu6", dropout: float = 0.2) -> nn.Module:
+class FeaturesAndHead(nn.Module):
+    """Features, global pooling, dropout and a head, of which the features can be frozen.
+
+    Frozen features have no gradients and stay in evaluation mode, so that the statistics of their batch norms stay
+    too. Then ``embed`` gives the same for an image in every epoch, and whoever has its answer may pass it on in
+    place of the images.
+
+    Args:
+        features: [B, 3, H, W] -> [B, D, h, w].
+        num_classes: K.
+        dropout: Probability that one of the D pooled features is dropped.
+        frozen: Train the head only.
+    """
+
+    def __init__(self, features: nn.Module, num_classes: int, dropout: float, frozen: bool):
+        super().__init__()
+        self.features, self.pool = features, global_pool()
+        self.dropout = Dropout(dropout)
+        self.head = nn.Linear(_FEATURES, num_classes)
+        self.frozen = frozen
+        if frozen:
+            self.features.requires_grad_(False)
+        self.train()
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Pooled features: [B, 3, H, W] -> [B, D]."""
+        return self.pool(self.features(images))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits [B, K] of images [B, 3, H, W] or of what ``embed`` made of them, [B, D]."""
+        embedded = images if images.ndim == 2 else self.embed(images)
+        return self.head(self.dropout(embedded))
+
+    def train(self, mode: bool = True) -> "FeaturesAndHead":
+        """Training or evaluation mode; frozen features know only the latter."""
+        super().train(mode)
+        if self.frozen:
+            self.features.eval()
+        return self
+
+
+def mobilenet_v2(
+    *,
+    num_classes: int = 10,
+    activation: str = "relu6",
+    dropout: float = 0.2,
+    weights: str = "none",
+    freeze: Literal["none", "features"] = "none",
+) -> nn.Module:
     """MobileNetV2's features and one linear layer; 2,236,682 parameters, 299.51 M multiply-adds at 224 px.
 
     Args:
         num_classes: K.
         activation: Row of the ACTIVATIONS table, in place of every ReLU6.
         dropout: Probability that one of the 1280 features is dropped; 0: off.
+        weights: Where the run takes the features from: none, imagenet (torchvision's), or a path; see ``MODELS``.
+        freeze: features: train the head only.
 
     Returns:
         Network with ``features``, ``pool``, ``dropout`` and ``head``: [B, 3, H, W] -> logits [B, K], for any H and W.
+        The features are untrained: who builds it loads them.
 
     Raises:
         ValueError: A keyword out of range.
@@ -38,11 +89,17 @@ def mobilenet_v2(*, num_classes: int = 10, activation: str = "relu6", dropout: f
     theirs = torchvision_mobilenet_v2(weights=None)
     if activation != "relu6":  # torchvision's own works in place and needs less memory
         _swap(theirs.features, nn.ReLU6, activation)
-    return _with_head(theirs.features, num_classes, dropout)
+    return FeaturesAndHead(theirs.features, num_classes, dropout, freeze == "features")
 
 
 def efficientnet_b0(
-    *, num_classes: int = 10, activation: str = "silu", dropout: float = 0.2, stochastic_depth: float = 0.2
+    *,
+    num_classes: int = 10,
+    activation: str = "silu",
+    dropout: float = 0.2,
+    stochastic_depth: float = 0.2,
+    weights: str = "none",
+    freeze: Literal["none", "features"] = "none",
 ) -> nn.Module:
     """EfficientNet-B0's features and one linear layer; 4,020,358 parameters, 384.55 M multiply-adds at 224 px.
 
@@ -51,6 +108,8 @@ def efficientnet_b0(
         activation: Row of the ACTIVATIONS table, in place of every SiLU; the gates stay sigmoids.
         dropout: Probability that one of the 1280 features is dropped; 0: off.
         stochastic_depth: Probability that an image skips the last block; it grows linearly from 0 at the first; 0: off.
+        weights: Where the run takes the features from: none, imagenet (torchvision's), or a path; see ``MODELS``.
+        freeze: features: train the head only; no block is skipped then.
 
     Returns:
         Network with ``features``, ``pool``, ``dropout`` and ``head``: [B, 3, H, W] -> logits [B, K], for any H and W.
@@ -67,18 +126,7 @@ def efficientnet_b0(
     theirs = torchvision_efficientnet_b0(weights=None, stochastic_depth_prob=stochastic_depth)
     if activation != "silu":
         _swap(theirs.features, nn.SiLU, activation)
-    return _with_head(theirs.features, num_classes, dropout)
-
-
-def _with_head(features: nn.Module, num_classes: int, dropout: float) -> nn.Module:
-    return nn.Sequential(
-        OrderedDict[str, nn.Module](
-            features=features,
-            pool=global_pool(),
-            dropout=Dropout(dropout),
-            head=nn.Linear(_FEATURES, num_classes),
-        )
-    )
+    return FeaturesAndHead(theirs.features, num_classes, dropout, freeze == "features")
 
 
 def _swap(model: nn.Module, published: type[nn.Module], activation: str) -> None:

@@ -2,7 +2,8 @@
 
 A file is complete under its name or not there at all: data goes to a temporary file in the same
 folder, is flushed and synced, renamed, and the folder is synced. Nothing else in the package
-opens a file for writing. What is in here knows nothing of runs or tensors.
+opens a file for writing. What is in here knows nothing of runs, and of tensors only that the weight
+files on one short list hold them (``listed.py``).
 """
 
 from cifar_lab.storage.files import (
@@ -30,9 +31,11 @@ from cifar_lab.storage.folders import (
     replace_folder,
     set_aside,
 )
+from cifar_lab.storage.listed import LISTED, read_listed
 from cifar_lab.storage.locks import LOCK_NAME, FolderLock
 
 __all__ = [
+    "LISTED",
     "LOCK_NAME",
     "FolderLock",
     "append_line",
@@ -47,6 +50,7 @@ __all__ = [
     "publish_folder",
     "read_json",
     "read_lines",
+    "read_listed",
     "remove_folder",
     "remove_leftovers",
     "replace_folder",

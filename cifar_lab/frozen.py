@@ -1,0 +1,102 @@
+"""A model with frozen features, and images that stay as they are: the features are computed once, not every epoch.
+
+The head is then trained on them by the same loop, which takes them for images; the model passes them on
+to its head. Nothing else differs: checkpoints hold the whole model, and a run that goes on computes them anew.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from cifar_lab.config import Config
+from cifar_lab.data.augment import is_augmented
+from cifar_lab.data.features import FeatureBatches
+from cifar_lab.engine.features import compute_features
+from cifar_lab.engine.predict import BatchSource
+from cifar_lab.parts import Parts, build_batches
+from cifar_lab.signals import StopFlag
+
+
+@dataclass
+class Features:
+    """Features of the training and validation images, while the run has them.
+
+    Attributes:
+        by_split: Features [N, D] and labels int64 [N] of ``train`` and ``val``; empty where the model sees images.
+        seconds: That computing them took, in this process.
+    """
+
+    by_split: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    def summary(self) -> str:
+        """One line for the log."""
+        names = {"train": "training", "val": "validation"}
+        counts = " and ".join(f"{len(labels):,} {names[split]} images" for split, (_, labels) in self.by_split.items())
+        return f"features of {counts} computed once, in {self.seconds:.1f} s"
+
+
+def may_compute_once(config: Config, parts: Parts) -> bool:
+    """Whether an image's features are the same in every epoch, and the model takes them in place of the image."""
+    model = parts.state.model
+    return bool(getattr(model, "frozen", False)) and hasattr(model, "embed") and not is_augmented(config.augment)
+
+
+def compute_once(config: Config, parts: Parts, *, stop: StopFlag, progress: Callable[[str, int, int], None]) -> Features:
+    """The features of the training and validation images, by the model as it is now; none where they would change.
+
+    Raises:
+        Interrupted: ``stop`` was set.
+    """
+    features, began = Features(), time.perf_counter()
+    if not may_compute_once(config, parts):
+        return features
+    state = parts.state
+    for split, images in (("train", parts.splits.train), ("val", parts.splits.val)):
+        if images is None:
+            continue
+        what = f"features of {len(images):,} {split} images"
+
+        def stop_if_asked(what: str = what) -> None:
+            stop.check(what, kept="all checkpoints")
+
+        def show(done: int, total: int, what: str = what) -> None:
+            progress(what, done, total)
+
+        batches = build_batches(config, images, parts.normalization, state.device)
+        features.by_split[split] = compute_features(
+            state.model, batches, device=state.device, precision=state.precision, stop=stop_if_asked, progress=show
+        )
+    features.seconds = time.perf_counter() - began
+    return features
+
+
+def fit_batches(config: Config, parts: Parts, features: Features) -> tuple[BatchSource, BatchSource | None]:
+    """What is trained on and validated with: features where there are some, else images."""
+    if "train" not in features.by_split:
+        return parts.train, parts.val
+    known, labels = features.by_split["train"]
+    train = FeatureBatches(
+        known,
+        labels,
+        batch_size=config.train.batch_size,
+        device=parts.state.device,
+        seed=config.seed,
+        shuffle=True,
+        drop_last=config.train.drop_last,
+    )
+    return train, _in_order(config, parts, features, "val") if parts.val is not None else None
+
+
+def final_batches(config: Config, parts: Parts, features: Features, split: str) -> BatchSource:
+    """What the final predictions of a split are made from: its features where they say all, else its images."""
+    if split in features.by_split and config.train.tta == "none":  # features have no mirror image
+        return _in_order(config, parts, features, split)
+    return build_batches(config, getattr(parts.splits, split), parts.normalization, parts.state.device)
+
+
+def _in_order(config: Config, parts: Parts, features: Features, split: str) -> FeatureBatches:
+    known, labels = features.by_split[split]
+    return FeatureBatches(known, labels, batch_size=config.train.eval_batch_size, device=parts.state.device)
