@@ -22,12 +22,13 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from cifar_lab.config import Component, Config, check
+from cifar_lab.config import Component, Config
 from cifar_lab.errors import ConfigError
 from cifar_lab.explain import did_you_mean, explain, unknown_key
 from cifar_lab.flags import quoted
 from cifar_lab.models import ACTIVATIONS
 from cifar_lab.overrides import RESOLVER, parse_overrides, refuse_overrides
+from cifar_lab.rules import check
 from cifar_lab.signatures import REQUIRED, Key
 from cifar_lab.tables import COMPONENTS, conf_dir, known_keys, signature
 

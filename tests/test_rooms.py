@@ -18,6 +18,7 @@ ROOMS: dict[str, set[str]] = {
     "__init__": set(),
     # 0: know nothing of ours but errors
     "config": set(),
+    "rules": {"config"},
     "errors": set(),
     "display": set(),
     "memory": set(),
@@ -41,7 +42,7 @@ ROOMS: dict[str, set[str]] = {
     "explain": {"errors"},
     "tables": {*BASE, "explain", "signatures", "analysis", "data", "models", "optim"},
     "plugins": {"errors", "signatures", "tables"},
-    "schema": {*BASE, "explain", "flags", "models", "overrides", "signatures", "tables"},
+    "schema": {*BASE, "rules", "explain", "flags", "models", "overrides", "signatures", "tables"},
     "listing": {*BASE, "display", "explain", "signatures", "tables"},
     "completion": {"errors", "schema", "tables"},
     "overrides": {"errors", "tables"},

@@ -8,8 +8,9 @@ import pytest
 from omegaconf import OmegaConf
 
 from cifar_lab import schema
-from cifar_lab.config import Component, Config, check, to_plain
+from cifar_lab.config import Component, Config, to_plain
 from cifar_lab.errors import ConfigError
+from cifar_lab.rules import check
 from cifar_lab.tables import COMPONENTS, conf_dir, known_keys
 
 

@@ -11,7 +11,7 @@ from tensors import pictures, stored
 from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.transforms import v2
 
-from cifar_lab.config import AugmentConfig, Config, TrainConfig, check
+from cifar_lab.config import AugmentConfig, Config, TrainConfig
 from cifar_lab.data import augment as ops
 from cifar_lab.data import mixing, steps
 from cifar_lab.data.batches import Batches
@@ -19,6 +19,7 @@ from cifar_lab.data.policies import build_policy
 from cifar_lab.data.sets import ImageSet
 from cifar_lab.data.steps import Kind
 from cifar_lab.errors import ConfigError
+from cifar_lab.rules import check
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 CROP_FLIP = AugmentConfig(crop_padding_px=4, flip_probability=0.5, cutout_px=3)
