@@ -69,10 +69,11 @@ def test_help_shows_commands_and_train_help_shows_groups_keys_and_examples() -> 
 
 
 def test_every_group_is_listed_with_a_line_on_each() -> None:
-    for what in (*listing.GROUPS, "activations"):
-        rows = json.loads(run("list", what, "--json").stdout)
+    for what, group in listing.GROUPS.items():
+        rows = listing.options(group)
         assert rows, what
         assert all(text.strip() for text in rows.values()), (what, rows)
+    assert json.loads(run("list", "activations", "--json").stdout)["relu"] == "torch.nn.ReLU"
     assert "11,173,962 parameters" in run("list", "models").stdout
     wrong = run("list", "modles")
     assert wrong.returncode == 2

@@ -1,7 +1,6 @@
 """A person's own file: its models, activations and optimisers are typed, typo-checked, swept and resumed like ours."""
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -92,12 +91,10 @@ def test_own_parts_train(work: Path, lab: Lab) -> None:
     assert "error[E-RESUME]: the code differs" in changed.err
 
 
-def test_own_parts_are_swept_with_an_own_experiment(work: Path) -> None:
-    """In a process of its own, as it is typed."""
-    arguments = ["-m", "experiment=mine", "data.subset=60", "model.width=4,8", "hydra.sweep.dir=sweep"]
-    command = [sys.executable, "-m", "cifar_lab.train", *FLAGS, *arguments]
-    done = subprocess.run(command, cwd=work, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    assert done.returncode == 0, done.stderr
+@pytest.mark.usefixtures("_same_tables_afterwards")
+def test_own_parts_are_swept_with_an_own_experiment(work: Path, lab: Lab) -> None:
+    said = lab(*FLAGS, "-m", "experiment=mine", "data.subset=60", "threads=1", "model.width=4,8", "hydra.sweep.dir=sweep")
+    assert said.code == 0, said.err
     results = {p.parent.name: json.loads(p.read_text()) for p in (work / "sweep").glob("*/result.json")}
     assert {name: r["cost"]["num_params"] for name, r in results.items()} == {
         f"model.width={w}": w * 28 + 10 * (64 * w + 1) for w in (4, 8)

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from rich.console import Console
 from rig import SMOKE, Lab
 
 from cifar_lab.config import Config
-from cifar_lab.display import Display
+from cifar_lab.display import Display, LabConsole
 from cifar_lab.errors import ConfigError
 from cifar_lab.tracking import Tracker
 
@@ -103,6 +104,23 @@ def test_the_bar_fits_its_terminal(monkeypatch: pytest.MonkeyPatch, width: int, 
     lines = display.console.render_lines(bar.get_renderable(), display.console.options.update(width=width))
     display.close()
     assert len(lines) == 1
+
+
+def test_a_closed_pipe_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Closed(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+        flush = write  # type: ignore[assignment]
+
+    turned: list[int] = []
+    monkeypatch.setattr("cifar_lab.display.os.dup2", lambda source, target: turned.append(target))
+    monkeypatch.setattr("sys.stdout", open(os.devnull, "w"))  # noqa: PTH123, SIM115
+    console = LabConsole(file=Closed())
+    console.print("into nothing")
+    console.print("again")
+    assert len(turned) == 1
+    assert console.quiet
 
 
 def test_no_color_is_honoured(monkeypatch: pytest.MonkeyPatch) -> None:

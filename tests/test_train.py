@@ -338,6 +338,7 @@ def test_any_folder_name_will_do(lab: Lab) -> None:
     assert lab(*SMOKE, "hydra.run.dir=").code == 2
 
 
+@pytest.mark.slow  # a process of its own; test_tracking looks at the console that makes it so
 def test_a_reader_that_leaves_does_not_end_the_run(tmp_path: Path) -> None:
     command = f"{sys.executable} -m cifar_lab.train {' '.join(SMOKE)} {RUN} | head -1"
     done = subprocess.run(["bash", "-o", "pipefail", "-c", command], cwd=tmp_path, capture_output=True, text=True)

@@ -209,5 +209,5 @@ def test_a_channel_without_contrast_and_an_unknown_kind_are_refused():
     images[:, 2] = 9
     with pytest.raises(DataError, match=r"^data\.normalize=data: a colour channel is the same in all training pixels$"):
         ops.normalization("data", image_set(images))
-    with pytest.raises(ConfigError, match=r"^data\.normalize=imagenet; must be one of cifar, half, unit, data$"):
-        ops.normalization("imagenet", image_set(images))
+    with pytest.raises(ConfigError, match=r"^data\.normalize=mnist; must be one of cifar, imagenet, half, unit, data$"):
+        ops.normalization("mnist", image_set(images))

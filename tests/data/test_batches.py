@@ -121,7 +121,7 @@ def test_batch_size_and_chunk_change_no_bit(batch_size, chunk_images, augment, c
 @pytest.mark.parametrize("placement", ["device", "host"])
 @pytest.mark.parametrize("drop_last", [True, False])
 def test_entering_an_epoch_gives_exactly_the_remaining_batches(drop_last, placement, monkeypatch):
-    monkeypatch.setattr(batches_module, "_placement", lambda *_: placement)
+    monkeypatch.setattr(batches_module, "placement_of", lambda *_: placement)
     settings = {"augment": ALL, "shuffle": True, "drop_last": drop_last, "chunk_images": 24, "input_size": 16}
     whole = list(batches(**settings).iterate(4))
     assert len(whole) == len(batches(**settings)) == (6 if drop_last else 7)
@@ -145,7 +145,7 @@ def test_host_memory_gives_the_same_batches(shuffle, channels_last, monkeypatch)
     settings = {"augment": ALL, "shuffle": shuffle, "seed": 4, "channels_last": channels_last, "chunk_images": 16}
     on_device = batches(**settings)
     assert on_device.placement == "device"
-    monkeypatch.setattr(batches_module, "_placement", lambda *_: "host")
+    monkeypatch.setattr(batches_module, "placement_of", lambda *_: "host")
     on_host = batches(**settings)
     assert on_host.placement == "host"
     for one, other in zip(on_device.iterate(2), on_host.iterate(2), strict=True):
@@ -156,11 +156,11 @@ def test_host_memory_gives_the_same_batches(shuffle, channels_last, monkeypatch)
 def test_a_set_of_more_than_a_quarter_of_free_memory_stays_on_the_host(monkeypatch):
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (4000, 10**9))
     cuda = torch.device("cuda", 1)
-    assert batches_module._placement(1000, cuda) == "device"
-    assert batches_module._placement(1001, cuda) == "host"
-    assert batches_module._placement(10**15, torch.device("cpu")) == "device"
+    assert batches_module.placement_of(1000, cuda) == "device"
+    assert batches_module.placement_of(1001, cuda) == "host"
+    assert batches_module.placement_of(10**15, torch.device("cpu")) == "device"
     with pytest.raises(ConfigError, match=r"^device=meta; must be cpu, cuda or mps$"):
-        batches_module._placement(1, torch.device("meta"))
+        batches_module.placement_of(1, torch.device("meta"))
 
 
 # Every image its own draw, every epoch another
@@ -302,7 +302,7 @@ def test_a_gpu_makes_the_same_batches_without_being_waited_for(channels_last, pl
         pytest.skip("needs CUDA")
     settings = {"augment": ALL, "shuffle": True, "channels_last": channels_last, "chunk_images": 16}
     expected = list(batches(**settings).iterate(1))
-    monkeypatch.setattr(batches_module, "_placement", lambda *_: placement)
+    monkeypatch.setattr(batches_module, "placement_of", lambda *_: placement)
     made = batches(device="cuda", **settings)
     assert made.placement == placement
     torch.cuda.synchronize()
