@@ -6,7 +6,7 @@ rich honours ``NO_COLOR`` and leaves colours out where the output is no terminal
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rich.console import Console
@@ -146,22 +146,20 @@ class Display:
 
 def measures(row: Mapping[str, Any]) -> str:
     """Losses and accuracies of an epoch's row; what was not measured is left out."""
-    parts = []
-    for split in ("train", "val"):
-        loss, accuracy = row.get(f"{split}_loss"), row.get(f"{split}_accuracy")
-        if loss is not None and accuracy is not None:
-            parts.append(f"{split} loss {loss:.4f} acc {100 * accuracy:5.2f} %")
-    return "  ".join(parts)
+    return "  ".join(f"{split} loss {loss:.4f} acc {percent:5.2f} %" for split, loss, percent in _measured(row))
 
 
 def short_measures(row: Mapping[str, Any]) -> str:
     """The same in few characters, for the bar."""
-    parts = []
+    return "  ".join(f"{split} {loss:.3f} {percent:.1f} %" for split, loss, percent in _measured(row))
+
+
+def _measured(row: Mapping[str, Any]) -> Iterator[tuple[str, float, float]]:
+    """Split, loss and accuracy in percent, of the splits that were measured."""
     for split in ("train", "val"):
         loss, accuracy = row.get(f"{split}_loss"), row.get(f"{split}_accuracy")
         if loss is not None and accuracy is not None:
-            parts.append(f"{split} {loss:.3f} {100 * accuracy:.1f} %")
-    return "  ".join(parts)
+            yield split, loss, 100 * accuracy
 
 
 def show_result(result: Mapping[str, Any], folder: str, console: Console | None = None) -> None:

@@ -116,18 +116,18 @@ def show_train_help(config_dir: str | None = None) -> None:
 def _settings(rows: Iterable[tables.Setting], title: str) -> Table:
     table = _plain(title, 3)
     for s in rows:
-        value = (
-            "(needed)"
-            if s.default == REQUIRED
-            else "null"
-            if s.default is None
-            else str(s.default).lower()
-            if isinstance(s.default, bool)
-            else str(s.default)
-        )
-        words = f"{', '.join(s.choices)}" if s.choices else s.type
-        table.add_row(f"[cyan]{s.key}[/]={escape(value)}", escape(words), escape(s.doc))
+        words = ", ".join(s.choices) if s.choices else s.type
+        table.add_row(f"[cyan]{s.key}[/]={escape(_shown(s.default))}", escape(words), escape(s.doc))
     return table
+
+
+def _shown(default: object) -> str:
+    """A default as a person would type it."""
+    if default == REQUIRED:
+        return "(needed)"
+    if default is None:
+        return "null"
+    return str(default).lower() if isinstance(default, bool) else str(default)
 
 
 def _rows(rows: Iterable[tuple[str, str]], title: str) -> Table:

@@ -96,12 +96,11 @@ def pack_predictions(predictions: Mapping[str, tuple[ImageSet, Predictions]]) ->
 def data_record(config: Config, parts: Parts) -> dict[str, Any]:
     """What result.json says about the data."""
     splits = parts.splits
-    counts = {s: len(part) if part is not None else 0 for s, part in vars(splits).items() if s in ("train", "val", "test")}
     mean, std = parts.normalization
     return {
         "name": config.data.name,
         "classes": list(splits.class_names),
-        "images": counts,
+        "images": splits.counts,
         "image_size": list(splits.train.images.shape[-2:]),
         "normalization": {"mean": list(mean), "std": list(std)},
         "notes": list(splits.notes),
@@ -137,7 +136,7 @@ def _draw(
 ) -> None:
     """Tables and pictures of the test set, and the learning curves."""
     name = run_name(config, splits)
-    probs = softmax(test.logits.double().numpy())
+    probs = softmax(test.logits)
     labels = test.labels.numpy()
     save_confusion(folder, probs, labels, splits.class_names, run_name=name)
     save_report(folder, probs, labels, splits.class_names, run_name=name)

@@ -121,8 +121,7 @@ def _train_and_measure(
 
 def _opening_lines(config: Config, parts: Parts) -> list[str]:
     """What is run, on what, and what must be said about it."""
-    images = outcome.data_record(config, parts)["images"]
-    counts = ", ".join(f"{count:,} {split}" for split, count in images.items() if count)
+    counts = ", ".join(f"{count:,} {split}" for split, count in parts.splits.counts.items() if count)
     device, precision = parts.state.device, config.train.precision
     name = f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)
     threads = f", {torch.get_num_threads()} threads" if device.type == "cpu" else ""

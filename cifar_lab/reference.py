@@ -19,6 +19,7 @@ import yaml
 from cifar_lab import storage
 from cifar_lab.config import flatten
 from cifar_lab.errors import CheckpointError, ConfigError
+from cifar_lab.metrics import softmax
 from cifar_lab.tables import conf_dir
 
 REFERENCE = Path("outputs/reference")
@@ -160,9 +161,8 @@ def _result(folder: Path) -> dict[str, Any]:
 def _compact(path: Path) -> bytes:
     """Label and predicted class uint8 (uint16 above 256 classes) and confidence float16, for every test image."""
     with np.load(path, allow_pickle=False) as saved:
-        logits, labels = saved["test_logits"].astype(np.float64), saved["test_labels"]
-    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
-    confidence = (shifted.max(axis=1) / shifted.sum(axis=1)).astype(np.float16)
+        logits, labels = saved["test_logits"], saved["test_labels"]
+    confidence = softmax(logits).max(axis=1).astype(np.float16)
     kind = np.uint8 if logits.shape[1] <= 256 else np.uint16
     packed = io.BytesIO()
     arrays = {"labels": labels.astype(kind), "predicted": logits.argmax(axis=1).astype(kind), "confidence": confidence}

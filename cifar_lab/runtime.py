@@ -16,7 +16,6 @@ import torch
 from torch import nn
 
 from cifar_lab.errors import ConfigError, DeviceError, ResourceError
-from cifar_lab.signals import StopFlag as StopFlag
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # Below this many channels the casts of mixed precision cost more than its faster products save.

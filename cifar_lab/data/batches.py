@@ -28,7 +28,24 @@ _CHUNK_BYTES = {"cpu": 2**20, "policy on cpu": 3 * 2**20, "other": 12 * 2**20}
 _SHARE_OF_FREE_MEMORY = 0.25
 
 
-class Batches:
+class Epochs:
+    """How a set falls into batches, whatever the batches hold."""
+
+    num_images: int
+    batch_size: int
+    drop_last: bool
+
+    def __len__(self) -> int:
+        """Batches per epoch."""
+        return self.num_images // self.batch_size if self.drop_last else -(-self.num_images // self.batch_size)
+
+    def _require_place(self, start: int) -> None:
+        """Refuse a place that an epoch has not."""
+        if not 0 <= start <= len(self):
+            raise ValueError(f"start={start}; must be 0 to {len(self)}, the batches of an epoch")
+
+
+class Batches(Epochs):
     """Batches of one image set, epoch after epoch.
 
     Args:
@@ -101,10 +118,6 @@ class Batches:
         self._scale, self._shift = (self._per_place(values) for values in (scale, shift))
         self._chunk = batch_size * max(1, (chunk_images or self._default_chunk()) // batch_size)
 
-    def __len__(self) -> int:
-        """Batches per epoch."""
-        return self.num_images // self.batch_size if self.drop_last else -(-self.num_images // self.batch_size)
-
     def iterate(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Hand out the batches of an epoch.
 
@@ -119,8 +132,7 @@ class Batches:
         Raises:
             ValueError: If the epoch has no such place.
         """
-        if not 0 <= start <= len(self):
-            raise ValueError(f"start={start}; must be 0 to {len(self)}, the batches of an epoch")
+        self._require_place(start)
         order = self._order(epoch)
         labels = self._labels if order is None else self._labels[order]
         draws, mix = self._draws(epoch, order), self._mix(epoch, order)

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from cifar_lab.data import rng
-from cifar_lab.data.batches import placement_of
+from cifar_lab.data.batches import Epochs, placement_of
 
 
-class FeatureBatches:
+class FeatureBatches(Epochs):
     """What ``Batches`` of a set would give, with each image's features in its place: same order, same batches.
 
     Args:
@@ -40,10 +40,6 @@ class FeatureBatches:
         self._home = self.device if self.placement == "device" else torch.device("cpu")
         self._features, self._labels = features.to(self._home), labels.to(self._home)
 
-    def __len__(self) -> int:
-        """Batches per epoch."""
-        return self.num_images // self.batch_size if self.drop_last else -(-self.num_images // self.batch_size)
-
     def iterate(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Hand out the batches of an epoch.
 
@@ -57,8 +53,7 @@ class FeatureBatches:
         Raises:
             ValueError: If the epoch has no such place.
         """
-        if not 0 <= start <= len(self):
-            raise ValueError(f"start={start}; must be 0 to {len(self)}, the batches of an epoch")
+        self._require_place(start)
         order = rng.permutation(self.seed, epoch, self.num_images, self._home) if self.shuffle else None
         for batch in range(start, len(self)):
             rows = slice(batch * self.batch_size, min((batch + 1) * self.batch_size, self.num_images))

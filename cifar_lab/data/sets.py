@@ -106,6 +106,12 @@ class Splits:
     digest: str
 
     @property
+    def counts(self) -> dict[str, int]:
+        """Images of each set; 0 for one that is not there."""
+        sets = {"train": self.train, "val": self.val, "test": self.test}
+        return {name: 0 if part is None else len(part) for name, part in sets.items()}
+
+    @property
     def num_classes(self) -> int:
         """Number of classes, also of those without an image here."""
         return len(self.class_names)

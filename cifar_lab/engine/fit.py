@@ -17,7 +17,7 @@ from cifar_lab.engine.state import TrainState
 from cifar_lab.engine.twopass import build_second_pass
 from cifar_lab.engine.watch import HostWatch, build_watch
 from cifar_lab.errors import LabError
-from cifar_lab.runtime import StopFlag
+from cifar_lab.signals import StopFlag
 
 
 class Tracker(Protocol):
@@ -155,7 +155,7 @@ def _epoch(run: _Run, train_batches: BatchSource, val_batches: BatchSource | Non
 def _train(run: _Run, batches: BatchSource, epoch: int, clock: "_Clock") -> Sums:
     """The training part of an epoch, from batch ``progress.batch`` on; leaves its sums in ``progress``."""
     state, config, progress = run.state, run.config, run.state.progress
-    model, optimizer, scaler, ema = state.model, state.optimizer, state.scaler, state.ema
+    model, optimizer, scaler = state.model, state.optimizer, state.scaler
     amp = mixed_precision(state.precision, state.device)
     sums = Sums(state.device, progress.loss_sum, progress.correct)
     train_clock = _Clock(progress.train_seconds)
@@ -191,17 +191,7 @@ def _train(run: _Run, batches: BatchSource, epoch: int, clock: "_Clock") -> Sums
             second_pass.run(sums)
         run.guard.gradients(is_last=batch == num_batches)
         run.watch.before_step(sums.loss)
-        if config.grad_clip_norm > 0:
-            scaler.unscale_(optimizer)
-            nn.utils.clip_grad_norm_(model.parameters(), config.grad_clip_norm)
-        _set_lr(state)
-        scaler.step(optimizer)
-        scaler.update()
-        optimizer.zero_grad(set_to_none=True)
-        run.watch.after_step()
-        if ema is not None:
-            ema.update()
-        progress.step += 1
+        _step(run)
         progress.images += group_images
         run.tracker.advance(batch - progress.batch, group_images)
         progress.batch, group_images = batch, 0
@@ -225,6 +215,23 @@ def _save(run: _Run, sums: Sums, clock: "_Clock") -> None:
     if run.stop.signum:
         run.checkpoints.wait()
         run.stop.check(f"epoch {progress.epochs_done + 1} step {progress.step}", kept=run.checkpoints.last_good)
+
+
+def _step(run: _Run) -> None:
+    """Change the weights by the gradients that have been gathered, and clear these."""
+    state, config = run.state, run.config
+    optimizer, scaler = state.optimizer, state.scaler
+    if config.grad_clip_norm > 0:
+        scaler.unscale_(optimizer)
+        nn.utils.clip_grad_norm_(state.model.parameters(), config.grad_clip_norm)
+    _set_lr(state)
+    scaler.step(optimizer)
+    scaler.update()
+    optimizer.zero_grad(set_to_none=True)
+    run.watch.after_step()
+    if state.ema is not None:
+        state.ema.update()
+    state.progress.step += 1
 
 
 def _set_lr(state: TrainState) -> None:

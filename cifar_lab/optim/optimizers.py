@@ -62,11 +62,7 @@ def adam(
 
     Reference: Kingma and Ba, 2014, arXiv:1412.6980.
     """
-    groups = as_groups(params)
-    require_adam(lr, betas, eps, weight_decay)
-    return torch.optim.Adam(
-        groups, lr=lr, betas=(betas[0], betas[1]), eps=eps, weight_decay=weight_decay, amsgrad=amsgrad, fused=is_fusible(groups)
-    )
+    return _adam(torch.optim.Adam, params, lr, betas, eps, weight_decay, amsgrad)
 
 
 def adamw(
@@ -90,9 +86,22 @@ def adamw(
 
     Reference: Loshchilov and Hutter, 2017, arXiv:1711.05101.
     """
+    return _adam(torch.optim.AdamW, params, lr, betas, eps, weight_decay, amsgrad)
+
+
+def _adam(
+    kind: type[torch.optim.Adam],
+    params: Any,
+    lr: float,
+    betas: tuple[float, float],
+    eps: float,
+    weight_decay: float,
+    amsgrad: bool,
+) -> torch.optim.Optimizer:
+    """Adam, or AdamW, which is a kind of it in torch."""
     groups = as_groups(params)
     require_adam(lr, betas, eps, weight_decay)
-    return torch.optim.AdamW(
+    return kind(
         groups, lr=lr, betas=(betas[0], betas[1]), eps=eps, weight_decay=weight_decay, amsgrad=amsgrad, fused=is_fusible(groups)
     )
 
