@@ -21,7 +21,7 @@ from cifar_lab.errors import CheckpointError, Interrupted
 from cifar_lab.models.build import build_model
 from cifar_lab.parts import build_parts
 from cifar_lab.pretrained import load_start
-from cifar_lab.runtime import StopFlag
+from cifar_lab.signals import StopFlag
 
 FROZEN = (*SMOKE, "model=mobilenet_v2", "model.freeze=features", "model.dropout=0.5", "schedule=constant", "train.batch_size=16")
 RUN = "hydra.run.dir=run"

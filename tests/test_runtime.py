@@ -16,6 +16,7 @@ from torch import nn
 
 from cifar_lab import runtime, signals
 from cifar_lab.errors import ConfigError, DeviceError, Interrupted, ResourceError
+from cifar_lab.signals import StopFlag
 
 CPU, MPS = torch.device("cpu"), torch.device("mps")
 CUDA = torch.device("cuda", 0)
@@ -195,7 +196,7 @@ def test_other_errors_stay_what_they_are():
 
 
 def test_no_signal_no_stop():
-    with runtime.StopFlag() as stop:
+    with StopFlag() as stop:
         assert stop.signum == 0
         stop.check("anywhere")
 
@@ -203,7 +204,7 @@ def test_no_signal_no_stop():
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_sets_the_flag_and_check_stops(signum, code):
     before = signal.getsignal(signum)
-    with runtime.StopFlag() as stop:
+    with StopFlag() as stop:
         signal.raise_signal(signum)
         assert stop.signum == signum
         with pytest.raises(Interrupted) as caught:
@@ -225,7 +226,7 @@ def test_a_handler_that_was_there_is_called_at_the_safe_point_and_comes_back():
     try:
         for signum in (signal.SIGTERM, signal.SIGUSR2):
             calls.clear()
-            with runtime.StopFlag() as stop:
+            with StopFlag() as stop:
                 signal.raise_signal(signum)
                 assert calls == [], "not inside the handler"
                 with pytest.raises(Interrupted) as caught:
@@ -239,7 +240,7 @@ def test_a_handler_that_was_there_is_called_at_the_safe_point_and_comes_back():
 
 
 def test_usr2_is_left_alone_where_nobody_handles_it():
-    with runtime.StopFlag():
+    with StopFlag():
         assert signal.getsignal(signal.SIGUSR2) == signal.SIG_DFL
 
 
@@ -247,7 +248,7 @@ def test_a_signal_that_is_ignored_on_purpose_stays_ignored():
     """A shell starts its background jobs so: Ctrl-C is meant for the one in front."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        with runtime.StopFlag() as stop:
+        with StopFlag() as stop:
             signal.raise_signal(signal.SIGINT)
             assert stop.signum == 0
         assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
@@ -256,7 +257,7 @@ def test_a_signal_that_is_ignored_on_purpose_stays_ignored():
 
 
 def test_an_echo_of_a_signal_is_no_second_one():
-    with runtime.StopFlag() as stop:
+    with StopFlag() as stop:
         signal.raise_signal(signal.SIGTERM)
         signal.raise_signal(signal.SIGTERM)
         assert stop.signum == signal.SIGTERM
@@ -297,7 +298,7 @@ def test_outside_the_main_thread_the_flag_is_set_by_hand():
     before, seen = signal.getsignal(signal.SIGTERM), []
 
     def work():
-        with runtime.StopFlag() as stop:
+        with StopFlag() as stop:
             seen.append(signal.getsignal(signal.SIGTERM))
             stop.signum = 15
             try:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import is_dataclass
 from pathlib import Path
 
 import pytest
@@ -121,7 +122,8 @@ def test_a_persons_own_configurations_are_found(tmp_path: Path) -> None:
 def test_every_option_of_every_group_composes() -> None:
     for group in ("data", "augment", "model", "optimizer", "schedule", "train", "tracker"):
         for path in (conf_dir() / group).glob("*.yaml"):
-            schema.compose([f"{group}={path.stem}"])
+            part = getattr(schema.compose([f"{group}={path.stem}"]), group)
+            assert is_dataclass(part)
 
 
 EXPERIMENTS = sorted(p.stem for p in (conf_dir() / "experiment").glob("*.yaml"))

@@ -14,7 +14,7 @@ from cifar_lab.engine.fit import fit, steps_per_epoch
 from cifar_lab.engine.state import TrainState
 from cifar_lab.optim.optimizers import build_optimizer
 from cifar_lab.optim.schedules import build_schedule
-from cifar_lab.runtime import StopFlag
+from cifar_lab.signals import StopFlag
 
 CPU = torch.device("cpu")
 CLASSES = 3

@@ -90,6 +90,7 @@ def test_a_part_that_is_frozen_as_a_whole_may_stay_in_evaluation_mode(tmp_path):
     model = NeverTrains()
     model.inner[1].requires_grad_(False)
     fit(tmp_path, model)
+    assert (tmp_path / "checkpoints").exists()
 
 
 @pytest.mark.parametrize("question", [predict, evaluate])

@@ -10,26 +10,20 @@ both sides make the same decisions for some images and must make the same pictur
 """
 
 import argparse
-import json
-import os
 import statistics
 import sys
-import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
-import torchvision
-from rich.console import Console
+from peer_rig import cifar10, environment, parse_with_data, parser_for, seconds, versions, wide_console, write_times
 from rich.table import Table
 from torch import Tensor
 from torchvision.transforms import v2
 
 from cifar_lab import runtime
-from cifar_lab.config import AugmentConfig, DataConfig
+from cifar_lab.config import AugmentConfig
 from cifar_lab.data.batches import Batches
-from cifar_lab.data.cifar import load_cifar10
 from cifar_lab.data.policies import Policy, build_policy
 from cifar_lab.data.sets import ImageSet
 
@@ -88,12 +82,6 @@ def check_same_pictures(ours: Ours, peer: Any, tensors: Sequence[Tensor]) -> flo
     return differ
 
 
-def seconds(work: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
-
-
 def compare(name: str, images: ImageSet, repeats: int) -> dict[str, Any]:
     """Time the three sides in turns."""
     torch.manual_seed(0)
@@ -125,18 +113,6 @@ def compare(name: str, images: ImageSet, repeats: int) -> dict[str, Any]:
     }
 
 
-def environment() -> dict[str, Any]:
-    record = runtime.environment_record()
-    return {
-        "python": sys.version.split()[0],
-        "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
-        "cpu": record["cpu"],
-        "cpu_count": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-    }
-
-
 def show(results: dict[str, dict[str, Any]], machine: dict[str, Any]) -> None:
     """Print one row per policy and side."""
     table = Table(title="images/s, median (least to most)")
@@ -150,34 +126,23 @@ def show(results: dict[str, dict[str, Any]], machine: dict[str, Any]) -> None:
                 pair = result["ratio_of_pairs"][side]
                 ratio = f"{result['ratio_of_medians'][side]:.1f} ({pair['min']:.1f} to {pair['max']:.1f})"
             table.add_row(name, side, f"{median:,.0f} ({rates[0]:,.0f} to {rates[-1]:,.0f})", ratio)
-    console = Console(width=None if sys.stdout.isatty() else 140)
+    console = wide_console()
     console.print(table)
     for name, result in results.items():
         differ = 100 * result["share_of_bytes_that_differ"]
         console.print(
             f"{name}: {result['images']} images, chunks of {result['chunk']}; same decisions: {differ:.3f} % bytes differ"
         )
-    console.print(
-        f"torch {machine['torch']}, torchvision {machine['torchvision']}, Python {machine['python']}; {machine['cpu']}, "
-        f"{machine['threads']} threads"
-    )
+    console.print(f"{versions(machine)}, {machine['threads']} threads")
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    description = (__doc__ or "").replace("``", "")
-    parser = argparse.ArgumentParser(
-        description=description, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", type=Path, help="folder that holds cifar-10-batches-py (default: $CIFAR10_ROOT)")
+    parser = parser_for(__doc__, EXAMPLES)
     parser.add_argument("--policies", nargs="+", choices=PEERS, default=list(PEERS), help="default: all")
     parser.add_argument("--repeats", type=int, default=5, help="timed repetitions of each side (default 5)")
     parser.add_argument("--images", type=int, default=2048, help="images per repetition (default 2048)")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of all sides (default 1; 0: torch's choice)")
-    parser.add_argument("--out", type=Path, help="write every time as JSON to this file")
-    chosen = parser.parse_args(arguments)
-    chosen.data = chosen.data or (Path(os.environ["CIFAR10_ROOT"]) if "CIFAR10_ROOT" in os.environ else None)
-    if chosen.data is None or not (chosen.data / "cifar-10-batches-py").is_dir():
-        parser.error(f"--data {chosen.data}: no cifar-10-batches-py there (see --help)")
+    chosen = parse_with_data(parser, arguments)
     if chosen.repeats < 1 or not 1 <= chosen.images <= 50_000:
         parser.error("--repeats must be 1 or more, --images 1 to 50000")
     return chosen
@@ -186,7 +151,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parse(arguments)
     runtime.set_threads(chosen.threads)
-    source = load_cifar10(DataConfig(root=str(chosen.data), download=False))
+    source = cifar10(chosen.data)
     images = source.train.take(torch.arange(chosen.images))
     results: dict[str, dict[str, Any]] = {}
     for name in chosen.policies:
@@ -194,8 +159,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         results[name] = compare(name, images, chosen.repeats)
     machine = environment()
     show(results, machine)
-    if chosen.out:
-        chosen.out.write_text(json.dumps({"environment": machine, "results": results}, indent=2) + "\n", encoding="utf-8")
+    write_times(chosen.out, machine, results)
     return 0
 
 

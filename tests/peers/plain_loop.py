@@ -15,14 +15,10 @@ at each epoch's end; the plain loop saves nothing).
 
 import argparse
 import copy
-import json
-import os
-import platform
 import statistics
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,19 +26,19 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 import torchvision
-from rich.console import Console
+from peer_rig import cifar10, environment, parse_with_data, parser_for, seconds, versions, wide_console, write_times
 from rich.table import Table
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 from torchvision import transforms
 
 from cifar_lab import runtime
-from cifar_lab.config import AugmentConfig, Component, Config, DataConfig, TrainConfig
-from cifar_lab.data.cifar import load_cifar10
+from cifar_lab.config import AugmentConfig, Component, Config, TrainConfig
 from cifar_lab.data.sets import Source, Splits
 from cifar_lab.engine.checkpoint import Checkpoints
 from cifar_lab.engine.fit import fit
 from cifar_lab.parts import Parts, build_parts
+from cifar_lab.signals import StopFlag
 
 EXAMPLES = """examples:
   python tests/peers/plain_loop.py --data ~/cifar10
@@ -133,7 +129,7 @@ class Ours:
             self.config.train,
             tracker=self.tracker,
             checkpoints=self.checkpoints,
-            stop=runtime.StopFlag(),
+            stop=StopFlag(),
         )
         return self.tracker.rows[-1]["val_loss"], self.tracker.rows[-1]["val_accuracy"]
 
@@ -208,12 +204,6 @@ def check_same_task(ours: Ours, plain: Plain) -> float:
     return largest
 
 
-def seconds(work: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
-
-
 def best_workers(case: Case, model: nn.Module, root: Path, choices: Sequence[int]) -> tuple[int, dict[int, float]]:
     """The number of loader workers with which the plain loop is fastest, and the seconds of each, over a shorter epoch."""
     fewer = replace(case, images=max(case.batch_size, case.images // 4), val_images=min(case.val_images, EVAL_BATCH_SIZE))
@@ -258,20 +248,6 @@ def compare(case: Case, source: Source, root: Path, repeats: int, workers: Seque
     }
 
 
-def environment() -> dict[str, Any]:
-    record = runtime.environment_record()
-    return {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
-        "cpu": record["cpu"],
-        "cpu_count": os.cpu_count(),
-        "cpu_bf16": record["cpu_bf16"],
-        "threads": torch.get_num_threads(),
-        "checkpoints": False,
-    }
-
-
 def show(results: dict[str, dict[str, Any]], machine: dict[str, Any]) -> None:
     """Print one row per case, and under it what both sides are."""
     table = Table(title="one epoch with its evaluation, seconds: median (least to most)")
@@ -285,7 +261,7 @@ def show(results: dict[str, dict[str, Any]], machine: dict[str, Any]) -> None:
         table.add_row(
             name, str(case["batch_size"]), f"{case['images']} + {case['val_images']}", *sides, str(result["workers"]), ratio
         )
-    console = Console(width=None if sys.stdout.isatty() else 140)
+    console = wide_console()
     console.print(table)
     for name, result in results.items():
         accuracies = ", ".join(f"{side} {100 * value:.1f} %" for side, value in result["val_accuracy"].items())
@@ -294,17 +270,13 @@ def show(results: dict[str, dict[str, Any]], machine: dict[str, Any]) -> None:
         console.print(f"  validation accuracy after {result['epochs']} epochs: {accuracies}")
     bf16 = "with" if machine["cpu_bf16"] else "without"
     console.print(
-        f"torch {machine['torch']}, torchvision {machine['torchvision']}, Python {machine['python']}; {machine['cpu']} ({bf16} "
+        f"{versions(machine)} ({bf16} "
         f"bf16 units), {machine['threads']} threads; checkpoints {'saved by cifar-lab' if machine['checkpoints'] else 'off'}"
     )
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    description = (__doc__ or "").replace("``", "")
-    parser = argparse.ArgumentParser(
-        description=description, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", type=Path, help="folder that holds cifar-10-batches-py (default: $CIFAR10_ROOT)")
+    parser = parser_for(__doc__, EXAMPLES)
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES), help="default: all")
     parser.add_argument("--repeats", type=int, default=5, help="timed epochs of each side (default 5)")
     parser.add_argument("--images", type=int, help="training images (default: 12,800 for small_cnn, 1,280 for resnet18)")
@@ -312,11 +284,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2], help="loader workers to choose from (default 0 1 2)")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads of both sides (default: torch's choice)")
     parser.add_argument("--checkpoints", action="store_true", help="let cifar-lab save its checkpoint at each epoch's end")
-    parser.add_argument("--out", type=Path, help="write every time as JSON to this file")
-    chosen = parser.parse_args(arguments)
-    chosen.data = chosen.data or (Path(os.environ["CIFAR10_ROOT"]) if "CIFAR10_ROOT" in os.environ else None)
-    if chosen.data is None or not (chosen.data / "cifar-10-batches-py").is_dir():
-        parser.error(f"--data {chosen.data}: no cifar-10-batches-py there (see --help)")
+    chosen = parse_with_data(parser, arguments)
     if chosen.repeats < 1 or min(chosen.workers) < 0:
         parser.error("--repeats must be 1 or more, --workers 0 or more")
     if min(chosen.images or 1, chosen.val_images or 1) < 1 or (chosen.images or 0) + (chosen.val_images or 0) > 37_000:
@@ -327,7 +295,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parse(arguments)
     runtime.set_threads(chosen.threads)
-    source = load_cifar10(DataConfig(root=str(chosen.data), download=False))
+    source = cifar10(chosen.data)
     results: dict[str, dict[str, Any]] = {}
     for name in chosen.cases:
         case = CASES[name]
@@ -336,8 +304,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         results[name] = compare(case, source, chosen.data, chosen.repeats, chosen.workers, chosen.checkpoints)
     machine = {**environment(), "checkpoints": chosen.checkpoints}
     show(results, machine)
-    if chosen.out:
-        chosen.out.write_text(json.dumps({"environment": machine, "results": results}, indent=2) + "\n", encoding="utf-8")
+    write_times(chosen.out, machine, results)
     return 0
 
 
