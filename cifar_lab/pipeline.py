@@ -55,6 +55,7 @@ def run(config: Config, path: Path, overrides: Sequence[str] = ()) -> dict[str, 
 def _run(config: Config, folder: runs.RunFolder, code: str, overrides: Sequence[str], stop: StopFlag) -> dict[str, Any]:
     """The run itself, in a folder that is locked."""
     began = time.perf_counter()
+    memory.keep_freed_memory()
     device = runtime.resolve_device(config.device)
     runtime.set_threads(config.threads)
     runtime.set_deterministic(config.train.deterministic)
