@@ -12,6 +12,7 @@ from typing import Any
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 NORMALIZATIONS = ("cifar", "imagenet", "half", "unit", "data")
 POLICIES = ("none", "autoaugment", "randaugment", "trivialaugment")
+TTA = ("none", "flip", "flip_shift")
 MONITORS = ("val_loss", "val_accuracy", "train_loss", "train_accuracy")
 
 
@@ -62,6 +63,9 @@ class AugmentConfig:
     crop_padding_px: int = _setting(0, "pad by this many pixels, then crop back at a random place; 0: off", low=0, high=64)
     crop_padding_mode: str = _setting("zero", "what the padding holds", choices=("zero", "reflect"))
     flip_probability: float = _setting(0.0, "chance of a left-right flip; 0: off", low=0.0, high=1.0)
+    flip_alternating: bool = _setting(
+        False, "draw the flip once, then mirror every image in every other epoch: it is seen both ways equally often"
+    )
     policy: str = _setting(
         "none",
         "random operations on the bytes: AutoAugment's for CIFAR-10, RandAugment's or TrivialAugment's (wide)",
@@ -119,8 +123,9 @@ class TrainConfig:
     )
     tta: str = _setting(
         "none",
-        "test-time augmentation of the final predictions: flip averages a picture and its mirror image",
-        choices=("none", "flip"),
+        "test-time augmentation of the final predictions on val and test: flip averages a picture and its mirror image, "
+        "flip_shift those of two pictures moved by a pixel as well",
+        choices=TTA,
     )
     monitor: str = _setting(
         "val_accuracy", "column of metrics.jsonl that picks the best epoch and that patience looks at", choices=MONITORS

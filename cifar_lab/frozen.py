@@ -90,9 +90,9 @@ def fit_batches(config: Config, parts: Parts, features: Features) -> tuple[Batch
     return train, _in_order(config, parts, features, "val") if parts.val is not None else None
 
 
-def final_batches(config: Config, parts: Parts, features: Features, split: str) -> BatchSource:
+def final_batches(config: Config, parts: Parts, features: Features, split: str, tta: str) -> BatchSource:
     """What the final predictions of a split are made from: its features where they say all, else its images."""
-    if split in features.by_split and config.train.tta == "none":  # features have no mirror image
+    if split in features.by_split and tta == "none":  # features have no mirror image
         return _in_order(config, parts, features, split)
     return build_batches(config, getattr(parts.splits, split), parts.normalization, parts.state.device)
 

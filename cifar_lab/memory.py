@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 _MIB = 2**20
-# glibc's malloc.h; blocks from the first size on are asked of the kernel one by one, and freed memory beyond the second goes back.
+# glibc's malloc.h: blocks from the first size on come from the kernel one by one, freed memory beyond the second goes back.
 _M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD = -3, -1
 _LARGEST_INT, _NEVER = 2**31 - 1, -1
 

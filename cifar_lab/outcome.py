@@ -114,16 +114,15 @@ def run_name(config: Config, splits: Splits) -> str:
 
 
 def _predict(config: Config, parts: Parts, features: Features, split: str, stop: StopFlag) -> Predictions:
-    """Logits of one split."""
+    """Logits of one split; of training images without test-time augmentation."""
     state = parts.state
-    batches = final_batches(config, parts, features, split)
+    tta = config.train.tta if split != "train" else "none"
+    batches = final_batches(config, parts, features, split, tta)
 
     def stop_if_asked() -> None:
         stop.check("the final evaluation", kept="all checkpoints")
 
-    return predict(
-        state.eval_model, batches, device=state.device, precision=state.precision, tta=config.train.tta, stop=stop_if_asked
-    )
+    return predict(state.eval_model, batches, device=state.device, precision=state.precision, tta=tta, stop=stop_if_asked)
 
 
 def _draw(

@@ -189,12 +189,11 @@ def test_its_checkpoint_holds_the_whole_model(lab: Lab, finished):
 
 
 def test_mirror_images_are_seen_by_the_whole_model():
-    config, parts = parts_of("train.tta=flip")
+    config, parts = parts_of()
     features = frozen.compute_once(config, parts, stop=StopFlag(), progress=lambda *_: None)
-    assert isinstance(frozen.final_batches(config, parts, features, "val"), Batches)
-    config.train.tta = "none"
-    assert isinstance(frozen.final_batches(config, parts, features, "val"), FeatureBatches)
-    assert isinstance(frozen.final_batches(config, parts, features, "test"), Batches)
+    assert isinstance(frozen.final_batches(config, parts, features, "val", "flip"), Batches)
+    assert isinstance(frozen.final_batches(config, parts, features, "val", "none"), FeatureBatches)
+    assert isinstance(frozen.final_batches(config, parts, features, "test", "none"), Batches)
 
 
 def test_another_runs_backbone_under_a_new_head(finished):

@@ -127,7 +127,7 @@ def draw(
     key = {"seed": seed, "epoch": epoch, "ids": ids}
     jitter_kinds, jitter_amounts = jitter.draw_jitter(config, **key) if jitter.is_on(config) else (None, None)
     return Draws(
-        flip=rng.uniform(seed, epoch, ids, rng.Draw.FLIP) < config.flip_probability if config.flip_probability > 0 else None,
+        flip=_flips(config, seed, epoch, ids) if config.flip_probability > 0 else None,
         top=whole(rng.Draw.CROP_TOP, 2 * config.crop_padding_px + 1) if crops else None,
         left=whole(rng.Draw.CROP_LEFT, 2 * config.crop_padding_px + 1) if crops else None,
         cutout_top=whole(rng.Draw.CUTOUT_TOP, height - config.cutout_px + 1) if cuts else None,
@@ -137,6 +137,17 @@ def draw(
         jitter_amounts=jitter_amounts,
         erased=draw_rectangles(config, **key, height=height, width=width) if config.erase_probability > 0 else None,
     )
+
+
+def _flips(config: AugmentConfig, seed: int, epoch: int, ids: Tensor) -> Tensor:
+    """Which images are mirrored: bool [N].
+
+    Alternating flip is that of arXiv:2404.00498, section 3.6: by chance in the first epoch, then the other way round in
+    every other epoch.
+    """
+    drawn_in = 0 if config.flip_alternating else epoch
+    chosen = rng.uniform(seed, drawn_in, ids, rng.Draw.FLIP) < config.flip_probability
+    return ~chosen if config.flip_alternating and epoch % 2 else chosen
 
 
 def flip(images: Tensor, chosen: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from cifar_lab.config import TrainConfig
 from cifar_lab.engine.checkpoint import Checkpoints
 from cifar_lab.engine.guards import TrainingGuard
 from cifar_lab.engine.predict import BatchSource, Sums, check_plain, evaluate, mixed_precision
-from cifar_lab.engine.state import TrainState
+from cifar_lab.engine.state import TrainState, begin_epoch
 from cifar_lab.engine.twopass import build_second_pass
 from cifar_lab.engine.watch import HostWatch, build_watch
 from cifar_lab.errors import LabError
@@ -162,9 +162,11 @@ def _train(run: _Run, batches: BatchSource, epoch: int, clock: "_Clock") -> Sums
     num_batches, group_size = len(batches), config.accumulation_steps
     run.watch.start()
     run.tracker.advance(progress.batch, progress.images)
-    model.train()
-    run.guard.mode(epoch)
     optimizer.zero_grad(set_to_none=True)
+    begin_epoch(model, epoch)
+    model.train()
+    run.guard.begin_epoch()
+    run.guard.mode(epoch)
 
     def forward(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         with amp:

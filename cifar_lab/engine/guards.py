@@ -28,8 +28,18 @@ class TrainingGuard:
     def __init__(self, model: nn.Module):
         self._model = model
         self._is_first_batch = True
-        self._without_gradient: list[str] | None = [name for name, p in model.named_parameters() if p.requires_grad]
+        self._trained: set[str] = set()
+        self._without_gradient: list[str] = []
         self._steps = 0
+        self.begin_epoch()
+
+    def begin_epoch(self) -> None:
+        """See which parameters are to be trained in this epoch; those that join now must get a gradient too."""
+        trained = [name for name, p in self._model.named_parameters() if p.requires_grad]
+        if new := [name for name in trained if name not in self._trained]:
+            self._without_gradient, self._steps = self._without_gradient + new, 0
+        self._without_gradient = [name for name in self._without_gradient if name in trained]
+        self._trained.update(trained)
 
     def first_batch(self, logits: Tensor) -> None:
         """Look at the logits [B, K] of the first batch that comes.
@@ -50,7 +60,7 @@ class TrainingGuard:
         Raises:
             ConfigError: If one had none in ``GRADIENT_STEPS`` steps, or in a whole epoch that is shorter.
         """
-        if self._without_gradient is None:
+        if not self._without_gradient:
             return
         parameters = dict(self._model.named_parameters())
         self._without_gradient = [name for name in self._without_gradient if parameters[name].grad is None]
@@ -60,7 +70,6 @@ class TrainingGuard:
                 f"no gradient reaches {_listed(self._without_gradient)}: the loss does not depend on it",
                 hint="use it in the model's forward, remove it, or set requires_grad to False",
             )
-        self._without_gradient = self._without_gradient or None
 
     def mode(self, epoch: int) -> None:
         """See that the model trains in training mode; what is frozen as a whole may stay in evaluation mode.

@@ -1,7 +1,7 @@
 """A model's answers on a set: all logits once, to be measured many times, or only loss and accuracy."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -92,6 +92,37 @@ def check_plain(batches: BatchSource) -> None:
         raise DataError("random augmentation on the batches for evaluation", hint="make them without augment")
 
 
+VIEWS: dict[str, tuple[tuple[float, int], ...]] = {
+    "none": (),
+    "flip": ((1.0, 0),),
+    "flip_shift": ((0.5, 0), (0.25, -1), (0.25, 1)),
+}
+"""Test-time augmentation -> weight of a picture moved by so many pixels right and down and of its mirror image together.
+
+``flip_shift`` is that of airbench (arXiv:2404.00498, section 3.5): six views.
+"""
+
+
+def sum_of_views(model: nn.Module, images: Tensor, views: Sequence[tuple[float, int]]) -> Tensor:
+    """Logits float32 [B, K] of images [B, 3, H, W], averaged over views; without views those of the images alone."""
+    if not views:
+        return model(images).float()
+    weighted: list[Tensor] = []
+    for weight, shift in views:
+        moved = _moved(images, shift)
+        weighted += [model(seen).float() * (weight / 2) for seen in (moved, moved.flip(-1))]
+    return torch.stack(weighted).sum(0)
+
+
+def _moved(images: Tensor, shift: int) -> Tensor:
+    """Pictures moved right and down by ``shift`` pixels, negative: left and up; what comes in is mirrored at the edge."""
+    if shift == 0:
+        return images
+    size, height, width = abs(shift), *images.shape[2:]
+    padded = F.pad(images, (size, size, size, size), mode="reflect")
+    return padded[:, :, size - shift : size - shift + height, size - shift : size - shift + width]
+
+
 @torch.no_grad()
 def predict(
     model: nn.Module,
@@ -109,15 +140,15 @@ def predict(
         batches: Not shuffled.
         device: Where model and batches are.
         precision: ``fp32``, ``bf16`` or ``fp16``.
-        tta: ``flip`` gives the mean of the logits of a picture and of its mirror image, as airbench does.
+        tta: Test-time augmentation, a row of ``VIEWS``.
         stop: Called at each batch; raises to give up.
 
     Raises:
         DataError: If the batches are shuffled or augmented at random.
         ConfigError: If the model's answers depend on the batch or on chance.
     """
-    if tta not in ("none", "flip"):
-        raise ValueError(f"tta={tta}; must be none or flip")
+    if tta not in VIEWS:
+        raise ValueError(f"tta={tta}; must be one of {', '.join(VIEWS)}")
     check_plain(batches)
     amp = mixed_precision(precision, device)
     logits: list[Tensor] = []
@@ -127,10 +158,7 @@ def predict(
             if stop is not None:
                 stop()
             with amp:
-                answer = model(images).float()
-                if tta == "flip":
-                    answer = (answer + model(images.flip(-1)).float()) / 2
-            logits.append(answer)
+                logits.append(sum_of_views(model, images, VIEWS[tta]))
             labels.append(targets)
     return Predictions(torch.cat(logits).cpu(), torch.cat(labels).cpu())
 

@@ -28,6 +28,7 @@ def speednet(
     activation: str = "gelu",
     batch_norm_momentum: float = 0.4,
     logit_scale: float = 0.1111111111111111,
+    whiten_bias_epochs: int = 3,
 ) -> nn.Module:
     """Net of airbench94; 1,971,352 trainable parameters and 1,440 frozen ones, 118.15 M multiply-adds at 32 px.
 
@@ -37,10 +38,12 @@ def speednet(
         activation: Row of the ACTIVATIONS table.
         batch_norm_momentum: Share of the batch in the running statistics (torch's convention; 0.6 in airbench's).
         logit_scale: Times the output of the last layer.
+        whiten_bias_epochs: Epochs in which the stem's bias is trained; no gradient is computed for the stem afterwards.
 
     Returns:
         Network with ``whiten``, ``groups`` and ``head``: [B, 3, H, W] -> logits [B, K], for H and W that the groups
-        leave a pixel of. ``prepare`` sets the stem from training images; without it the stem is random.
+        leave a pixel of. ``prepare`` sets the stem from training images; without it the stem is random. ``begin_epoch``
+        ends the training of its bias.
 
     Raises:
         ValueError: A keyword out of range.
@@ -48,13 +51,22 @@ def speednet(
     require_widths("widths", widths)
     require(0.0 < batch_norm_momentum <= 1.0, "batch_norm_momentum", batch_norm_momentum, "above 0 and at most 1")
     require(0.0 < logit_scale < float("inf"), "logit_scale", logit_scale, "a number above 0")
-    return SpeedNet(num_classes, widths, activation, batch_norm_momentum, logit_scale)
+    require(whiten_bias_epochs >= 0, "whiten_bias_epochs", whiten_bias_epochs, "0 or more")
+    return SpeedNet(num_classes, widths, activation, batch_norm_momentum, logit_scale, whiten_bias_epochs)
 
 
 class SpeedNet(nn.Module):
     """Whitening stem, groups of two convolutions, global max-pooling, scaled linear head."""
 
-    def __init__(self, num_classes: int, widths: tuple[int, ...], activation: str, momentum: float, logit_scale: float):
+    def __init__(
+        self,
+        num_classes: int,
+        widths: tuple[int, ...],
+        activation: str,
+        momentum: float,
+        logit_scale: float,
+        whiten_bias_epochs: int,
+    ):
         super().__init__()
         # Each direction comes with both signs: the activation then loses no half of it.
         self.whiten = nn.Conv2d(3, 2 * _PATCH_VALUES, _PATCH)
@@ -64,13 +76,18 @@ class SpeedNet(nn.Module):
         pairs = zip((2 * _PATCH_VALUES, *widths), widths, strict=False)
         self.groups = nn.Sequential(*(_group(i, o, activation, momentum) for i, o in pairs))
         self.head = nn.Linear(widths[-1], num_classes, bias=False)
-        self.logit_scale = logit_scale
+        self.logit_scale, self.whiten_bias_epochs = logit_scale, whiten_bias_epochs
+        self.begin_epoch(1)
 
     def forward(self, images: Tensor) -> Tensor:
         """[B, 3, H, W] -> logits [B, K]."""
         maps = self.groups(self.act(self.whiten(images)))  # [B, widths[-1], 3, 3] for 32 px
         features = F.max_pool2d(maps, maps.shape[-2:]).flatten(1)  # airbench's max-pool 3, for any size
         return self.head(features) * self.logit_scale
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Train the stem's bias in the first epochs only; ``epoch`` counts from 1."""
+        self.whiten.bias.requires_grad_(epoch <= self.whiten_bias_epochs)  # pyrefly: ignore
 
     def prepare(self, images: Tensor) -> None:
         """Set the stem from normalized training images [N, 3, H, W]; once, before the first step of a fresh run."""

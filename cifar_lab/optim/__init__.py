@@ -12,6 +12,7 @@ OPTIMIZERS: dict[str, str] = {
     "rmsprop": "cifar_lab.optim.optimizers:rmsprop",
     "sam": "cifar_lab.optim.sam:sam",
     "muon": "cifar_lab.optim.muon:muon",
+    "muon_sgd": "cifar_lab.optim.muon_sgd:muon_sgd",
 }
 
 SCHEDULES: dict[str, str] = {

@@ -1,4 +1,4 @@
-"""Muon for the hidden matrices of a network and AdamW for everything else, as one optimiser."""
+"""Muon for the hidden matrices of a network and AdamW, or another, for everything else, as one optimiser."""
 
 import math
 from collections.abc import Callable, Collection
@@ -16,28 +16,29 @@ _MOST_STEPS = 50
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum whose every matrix is made orthogonal before it is applied; AdamW in the groups after those.
+    """Momentum whose every matrix is made orthogonal before it is applied; another optimiser in the groups after those.
 
     ``torch.optim.Muon`` does the first and takes matrices only. Here a convolution's weight [out, in, k, k] counts as
     the matrix [out, in * k * k], which is how Muon came into the world (Keller Jordan's airbench), and the parameters
     that are no hidden matrices are in the same object: one ``state_dict``, one list of groups, each with its own rate.
-    On matrices the updates are those of ``torch.optim.Muon`` to the bit.
+    On matrices the updates are those of ``torch.optim.Muon``, to the bit where both iterate in bfloat16.
 
     Args:
-        matrices: Groups with ``lr``, ``momentum``, ``nesterov``, ``weight_decay``, ``ns_steps`` and ``adjust_lr``.
-        adamw: For all other parameters; None where there are none. Its groups become the last ones of this optimiser.
+        matrices: Groups with ``lr``, ``momentum``, ``nesterov``, ``weight_decay``, ``ns_steps``, ``adjust_lr`` and, where
+            weights keep their size (see ``_update``), ``keep_norm``.
+        rest: For all other parameters; None where there are none. Its groups become the last ones of this optimiser.
     """
 
-    def __init__(self, matrices: list[dict[str, Any]], adamw: torch.optim.AdamW | None):
-        self._adamw, self._num_matrix_groups = adamw, len(matrices)
-        super().__init__([*matrices, *(adamw.param_groups if adamw is not None else [])], {})
+    def __init__(self, matrices: list[dict[str, Any]], rest: torch.optim.Optimizer | None):
+        self._rest, self._num_matrix_groups = rest, len(matrices)
+        super().__init__([*matrices, *(rest.param_groups if rest is not None else [])], {})
         self._share()
 
     def _share(self) -> None:
-        """Let AdamW see this optimiser's groups and state: what is set or loaded here holds there."""
-        if self._adamw is not None:
-            self._adamw.param_groups = self.param_groups[self._num_matrix_groups :]
-            self._adamw.state = self.state
+        """Let the other one see this optimiser's groups and state: what is set or loaded here holds there."""
+        if self._rest is not None:
+            self._rest.param_groups = self.param_groups[self._num_matrix_groups :]
+            self._rest.state = self.state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As torch's, which puts new groups and a new state in the place of the old ones."""
@@ -57,33 +58,44 @@ class Muon(torch.optim.Optimizer):
             for parameter in group["params"]:
                 if parameter.grad is not None:
                     self._update(parameter, parameter.grad, group)
-        if self._adamw is not None:
-            self._adamw.step()
+        if self._rest is not None:
+            self._rest.step()
 
     def _update(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
-        """Momentum, orthogonal direction, decay and step of one weight [out, ...]."""
+        """Momentum, orthogonal direction, decay and step of one weight [out, ...].
+
+        With ``keep_norm`` the weight is first scaled to the norm of an orthogonal matrix, the root of ``out``: in front of
+        a batch norm its size changes nothing but how far a step turns it.
+        """
         state, momentum = self.state[parameter], group["momentum"]
         if "momentum_buffer" not in state:
             state["momentum_buffer"] = torch.zeros_like(parameter)
         mean = state["momentum_buffer"].lerp_(gradient, 1 - momentum)
         direction = gradient.lerp(mean, momentum) if group["nesterov"] else mean
         matrix = direction.flatten(1)
-        step = orthogonalize(matrix, group["ns_steps"]).reshape(parameter.shape)
+        step = orthogonalize(matrix, group["ns_steps"], iteration_dtype(matrix.device)).reshape(parameter.shape)
+        if group.get("keep_norm", False):
+            parameter.mul_(math.sqrt(len(parameter)) / parameter.norm())
         parameter.mul_(1 - group["lr"] * group["weight_decay"])
         parameter.add_(step, alpha=-group["lr"] * _rate_factor(group["adjust_lr"], *matrix.shape))
 
 
-def orthogonalize(matrix: Tensor, steps: int) -> Tensor:
-    """About U V^T of the singular value decomposition U S V^T: [m, n] -> bfloat16 [m, n].
+def iteration_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16, as published, on CUDA; elsewhere float32, where bfloat16 may be emulated (45 times slower on AVX2)."""
+    return torch.bfloat16 if device.type == "cuda" else torch.float32
 
-    A Newton-Schulz iteration of fifth order in bfloat16, whose coefficients trade exactness for speed: the singular
-    values end between about 0.7 and 1.2.
+
+def orthogonalize(matrix: Tensor, steps: int, dtype: torch.dtype = torch.bfloat16) -> Tensor:
+    """About U V^T of the singular value decomposition U S V^T: [m, n] -> ``dtype`` [m, n].
+
+    A Newton-Schulz iteration of fifth order, whose coefficients trade exactness for speed: the singular values end
+    between about 0.7 and 1.2.
 
     Reference: Jordan and others, 2024, Muon: an optimizer for hidden layers in neural networks; the same operations in
     the same order as torch's.
     """
     a, b, c = _COEFFICIENTS
-    x = matrix.to(torch.bfloat16, copy=True)
+    x = matrix.to(dtype, copy=True)
     is_tall = x.shape[0] > x.shape[1]
     x = x.T if is_tall else x
     x = x / x.norm().clamp(min=_EPS)  # the largest singular value is at most 1 now
@@ -95,6 +107,8 @@ def orthogonalize(matrix: Tensor, steps: int) -> Tensor:
 
 def _rate_factor(rule: str, rows: int, columns: int) -> float:
     """What the rate of a matrix is multiplied by for its shape."""
+    if rule == "none":
+        return 1.0
     if rule == "match_rms_adamw":
         return 0.2 * math.sqrt(max(rows, columns))
     return math.sqrt(max(1.0, rows / columns))
@@ -134,25 +148,38 @@ def muon(
     Reference: Jordan and others, 2024, Muon: an optimizer for hidden layers in neural networks; Liu and others, 2025,
     arXiv:2502.16982, equation 4 for match_rms_adamw.
     """
-    require_not_negative(lr=lr)
+    require_muon(lr, momentum, ns_steps)
     require_adam(adamw_lr, adamw_betas, adamw_eps, weight_decay, prefix="adamw_")
+    require(adjust_lr in ("original", "match_rms_adamw"), "adjust_lr", adjust_lr, "original or match_rms_adamw")
+
+    settings = {"lr": lr, "momentum": momentum, "nesterov": nesterov, "ns_steps": ns_steps, "adjust_lr": adjust_lr}
+    matrices, others = split_groups(params, hidden, {**settings, "weight_decay": weight_decay})
+    others = [{"weight_decay": weight_decay, **group} for group in others]
+    betas = (adamw_betas[0], adamw_betas[1])
+    adamw = torch.optim.AdamW(others, lr=adamw_lr, betas=betas, eps=adamw_eps, fused=is_fusible(others)) if others else None
+    return Muon(matrices, adamw)
+
+
+def require_muon(lr: float, momentum: float, ns_steps: int) -> None:
+    """Refuse keywords that Muon does not take."""
+    require_not_negative(lr=lr)
     require(0.0 <= momentum < 1.0, "momentum", momentum, "0 or more and less than 1")
     require(1 <= ns_steps <= _MOST_STEPS, "ns_steps", ns_steps, f"1 to {_MOST_STEPS}")
-    require(adjust_lr in ("original", "match_rms_adamw"), "adjust_lr", adjust_lr, "original or match_rms_adamw")
+
+
+def split_groups(
+    params: Any, hidden: Collection[int] | None, settings: dict[str, Any]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Groups for Muon, with its settings where a group has none of its own, and groups of all other parameters."""
 
     def is_matrix(parameter: Tensor) -> bool:
         return parameter.ndim >= 2 and (hidden is None or id(parameter) in hidden)
 
-    settings = {"lr": lr, "momentum": momentum, "nesterov": nesterov, "ns_steps": ns_steps, "adjust_lr": adjust_lr}
     matrices: list[dict[str, Any]] = []
     others: list[dict[str, Any]] = []
     for group in as_groups(params):
-        chosen = [p for p in group["params"] if is_matrix(p)]
-        rest = [p for p in group["params"] if not is_matrix(p)]
-        if chosen:
-            matrices.append({**settings, "weight_decay": weight_decay, **group, "params": chosen})
-        if rest:
-            others.append({"weight_decay": weight_decay, **group, "params": rest})
-    betas = (adamw_betas[0], adamw_betas[1])
-    adamw = torch.optim.AdamW(others, lr=adamw_lr, betas=betas, eps=adamw_eps, fused=is_fusible(others)) if others else None
-    return Muon(matrices, adamw)
+        if chosen := [p for p in group["params"] if is_matrix(p)]:
+            matrices.append({**settings, **group, "params": chosen})
+        if rest := [p for p in group["params"] if not is_matrix(p)]:
+            others.append({**group, "params": rest})
+    return matrices, others

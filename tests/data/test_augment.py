@@ -138,6 +138,16 @@ def test_what_is_off_is_not_drawn_and_does_not_change_the_rest():
     assert only_flip.top is None
 
 
+def test_an_alternating_flip_is_drawn_once_and_then_turned_in_every_other_epoch():
+    config = AugmentConfig(flip_probability=0.3, flip_alternating=True)
+    key = {"seed": 3, "ids": torch.arange(10_000), "height": HEIGHT, "width": WIDTH}
+    first, second, third = (ops.draw(config, epoch=epoch, **key).flip for epoch in range(3))
+    assert stats.binomtest(int(first.sum()), 10_000, 0.3).pvalue > 1e-4
+    assert torch.equal(second, ~first)
+    assert torch.equal(third, first)
+    assert not torch.equal(first, ops.draw(config, epoch=0, **{**key, "seed": 4}).flip)
+
+
 def test_certain_flips_and_a_square_of_full_height():
     config = AugmentConfig(flip_probability=1.0, cutout_px=HEIGHT)
     draws = ops.draw(config, seed=0, epoch=0, ids=torch.arange(100), height=HEIGHT, width=WIDTH)

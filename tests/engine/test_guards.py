@@ -163,6 +163,23 @@ def test_a_block_that_is_dropped_now_and_then_gets_its_gradient_later(tmp_path):
         fit(tmp_path / "never", Skips(99))
 
 
+def test_a_parameter_that_is_trained_from_a_later_epoch_on_must_have_a_gradient_then():
+    model = nn.ModuleList([nn.Linear(1, 1, bias=False) for _ in range(2)])
+    early, late = model
+    late.requires_grad_(False)
+    guard = TrainingGuard(model)
+    early.weight.grad = torch.ones(1, 1)
+    guard.gradients(is_last=True)
+    early.requires_grad_(False)
+    late.requires_grad_(True)
+    early.weight.grad = None
+    guard.begin_epoch()
+    with pytest.raises(ConfigError, match=r"no gradient reaches 1\.weight:"):
+        guard.gradients(is_last=True)
+    late.weight.grad = torch.ones(1, 1)
+    guard.gradients(is_last=True)
+
+
 def test_gradients_are_looked_for_in_so_many_steps_and_no_more():
     model = nn.ModuleList([nn.Linear(1, 1, bias=False) for _ in range(5)])
     guard = TrainingGuard(model)

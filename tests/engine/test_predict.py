@@ -1,12 +1,14 @@
 """Answers on a set."""
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from engine_rig import CPU, MemoryBatches, picture_set, tiny_model
 from torch import nn
 
-from cifar_lab.engine.predict import Sums, evaluate, mixed_precision, predict
+from cifar_lab.config import TTA
+from cifar_lab.engine.predict import VIEWS, Sums, evaluate, mixed_precision, predict
 from cifar_lab.errors import Interrupted
 
 IMAGES, LABELS = picture_set(11)
@@ -50,6 +52,27 @@ def test_flip_is_the_mean_of_two_predictions(model):
     assert not torch.allclose(both.logits, plain.logits)
     with pytest.raises(ValueError, match="tta=rotate"):
         ask(model, tta="rotate")
+
+
+def test_flip_shift_is_half_the_picture_and_a_quarter_of_each_moved_one(model):
+    """Written out with numpy's padding: the picture, up and left by one pixel, down and right by one, each with its mirror."""
+    padded = np.pad(IMAGES.numpy(), ((0, 0), (0, 0), (1, 1), (1, 1)), mode="reflect")
+    up_left, down_right = padded[:, :, 2:, 2:], padded[:, :, :-2, :-2]
+    np.testing.assert_array_equal(up_left[:, :, :-1, :-1], IMAGES.numpy()[:, :, 1:, 1:])
+
+    def mirrored_mean(images):
+        views = (images, images[..., ::-1])
+        sets = [MemoryBatches(torch.from_numpy(seen.copy()), LABELS, 4) for seen in views]
+        plain, mirrored = (predict(model, one, device=CPU, precision="fp32").logits for one in sets)
+        return (plain + mirrored) / 2
+
+    expected = mirrored_mean(IMAGES.numpy()) / 2 + mirrored_mean(up_left) / 4 + mirrored_mean(down_right) / 4
+    torch.testing.assert_close(ask(model, tta="flip_shift").logits, expected)
+
+
+def test_every_test_time_augmentation_that_may_be_set_is_there():
+    assert set(VIEWS) == set(TTA)
+    assert all(sum(weight for weight, _ in views) == 1.0 for views in VIEWS.values() if views)
 
 
 @pytest.mark.parametrize("training", [True, False])

@@ -121,6 +121,21 @@ def test_the_stem_does_not_depend_on_chunks_or_layout_and_stays_frozen(monkeypat
     assert one.whiten.weight.abs().flatten(1).max(dim=1).values[:12].equal(one.whiten.weight[:12].flatten(1).max(dim=1).values)
 
 
+@pytest.mark.parametrize(("epochs", "trained"), [(3, [True, True, True, False, False]), (0, [False] * 5)])
+def test_the_stems_bias_is_trained_in_the_first_epochs(epochs, trained):
+    model = build(whiten_bias_epochs=epochs)
+    assert model.whiten.bias.requires_grad is (epochs > 0)
+    found = []
+    for epoch in range(1, 6):
+        model.begin_epoch(epoch)
+        model.zero_grad(set_to_none=True)
+        model(torch.randn(2, 3, 32, 32)).sum().backward()
+        found.append(model.whiten.bias.grad is not None)
+    assert found == trained
+    model.begin_epoch(2)  # a run that goes on in epoch 2
+    assert model.whiten.bias.requires_grad is (epochs >= 2)
+
+
 def test_one_scale_for_the_logits_and_one_momentum_for_the_norms():
     torch.manual_seed(0)
     model, images = build(), torch.randn(2, 3, 32, 32)

@@ -11,6 +11,12 @@ from cifar_lab.optim.muon import Muon, muon, orthogonalize
 from cifar_lab.optim.optimizers import build_optimizer
 
 
+@pytest.fixture
+def in_bfloat16(monkeypatch):
+    """As torch and as on CUDA; here it would be float32."""
+    monkeypatch.setattr("cifar_lab.optim.muon.iteration_dtype", lambda device: torch.bfloat16)
+
+
 def network() -> nn.Module:
     """First layer, a convolution, a grouped one and a matrix between, and a last layer, in the layout of real runs."""
     torch.manual_seed(0)
@@ -41,7 +47,7 @@ def reference_direction(gradient: torch.Tensor, steps: int = 5) -> torch.Tensor:
 @pytest.mark.parametrize("shape", [(5, 9), (9, 5), (7, 7)])
 @pytest.mark.parametrize("nesterov", [True, False])
 @pytest.mark.parametrize("adjust_lr", ["original", "match_rms_adamw"])
-def test_a_matrix_is_updated_as_by_torch_to_the_bit(shape, nesterov, adjust_lr):
+def test_a_matrix_is_updated_as_by_torch_to_the_bit(shape, nesterov, adjust_lr, in_bfloat16):
     torch.manual_seed(1)
     ours = nn.Parameter(torch.randn(shape))
     theirs = nn.Parameter(ours.detach().clone())
@@ -57,7 +63,7 @@ def test_a_matrix_is_updated_as_by_torch_to_the_bit(shape, nesterov, adjust_lr):
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_a_convolution_counts_as_one_matrix_whatever_its_layout(layout):
+def test_a_convolution_counts_as_one_matrix_whatever_its_layout(layout, in_bfloat16):
     torch.manual_seed(2)
     weight = torch.randn(6, 4, 3, 3).to(memory_format=layout)
     gradient = torch.randn(6, 4, 3, 3).to(memory_format=layout)
@@ -71,6 +77,16 @@ def test_a_convolution_counts_as_one_matrix_whatever_its_layout(layout):
     flat.grad = gradient.flatten(1).clone()
     torch.optim.Muon([flat], lr=0.1, momentum=0.5, nesterov=True, weight_decay=0.2).step()
     assert torch.equal(parameter.detach().flatten(1), flat.detach())
+
+
+def test_on_a_cpu_the_iteration_is_that_of_float32():
+    torch.manual_seed(2)
+    weight, gradient = torch.randn(6, 4, 3, 3), torch.randn(6, 4, 3, 3)
+    parameter = nn.Parameter(weight.clone())
+    parameter.grad = gradient
+    muon([parameter], lr=0.1, momentum=0.0, nesterov=False, weight_decay=0.0).step()
+    moved = (weight - parameter.detach()) / 0.1
+    torch.testing.assert_close(moved.double(), reference_direction(gradient), rtol=0.0, atol=1e-5)
 
 
 @pytest.mark.parametrize("shape", [(4, 16), (16, 4)])
