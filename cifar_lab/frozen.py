@@ -2,19 +2,21 @@
 
 The head is then trained on them by the same loop, which takes them for images; the model passes them on
 to its head. Nothing else differs: checkpoints hold the whole model, and a run that goes on computes them anew.
+A model that is frozen in its first epochs only gets features in these and images afterwards.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from cifar_lab.config import Config
 from cifar_lab.data.augment import is_augmented
 from cifar_lab.data.features import FeatureBatches
 from cifar_lab.engine.features import compute_features
 from cifar_lab.engine.predict import BatchSource
+from cifar_lab.engine.state import begin_epoch
 from cifar_lab.parts import Parts, build_batches
 from cifar_lab.signals import StopFlag
 
@@ -45,12 +47,14 @@ def may_compute_once(config: Config, parts: Parts) -> bool:
 
 
 def compute_once(config: Config, parts: Parts, *, stop: StopFlag, progress: Callable[[str, int, int], None]) -> Features:
-    """The features of the training and validation images, by the model as it is now; none where they would change.
+    """The features of the training and validation images, by the model as it is now; none where they would change in the
+    next epoch.
 
     Raises:
         Interrupted: ``stop`` was set.
     """
     features, began = Features(), time.perf_counter()
+    begin_epoch(parts.state.model, parts.state.progress.epochs_done + 1)
     if not may_compute_once(config, parts):
         return features
     state = parts.state
@@ -74,7 +78,7 @@ def compute_once(config: Config, parts: Parts, *, stop: StopFlag, progress: Call
 
 
 def fit_batches(config: Config, parts: Parts, features: Features) -> tuple[BatchSource, BatchSource | None]:
-    """What is trained on and validated with: features where there are some, else images."""
+    """What is trained on and validated with: features where there are some, as long as they hold, else images."""
     if "train" not in features.by_split:
         return parts.train, parts.val
     known, labels = features.by_split["train"]
@@ -87,12 +91,14 @@ def fit_batches(config: Config, parts: Parts, features: Features) -> tuple[Batch
         shuffle=True,
         drop_last=config.train.drop_last,
     )
-    return train, _in_order(config, parts, features, "val") if parts.val is not None else None
+    model = parts.state.model
+    val = _WhileFrozen(model, _in_order(config, parts, features, "val"), parts.val) if parts.val is not None else None
+    return _WhileFrozen(model, train, parts.train), val
 
 
 def final_batches(config: Config, parts: Parts, features: Features, split: str, tta: str) -> BatchSource:
     """What the final predictions of a split are made from: its features where they say all, else its images."""
-    if split in features.by_split and tta == "none":  # features have no mirror image
+    if split in features.by_split and parts.state.model.frozen and tta == "none":  # features have no mirror image
         return _in_order(config, parts, features, split)
     return build_batches(config, getattr(parts.splits, split), parts.normalization, parts.state.device)
 
@@ -100,3 +106,19 @@ def final_batches(config: Config, parts: Parts, features: Features, split: str, 
 def _in_order(config: Config, parts: Parts, features: Features, split: str) -> FeatureBatches:
     known, labels = features.by_split[split]
     return FeatureBatches(known, labels, batch_size=config.train.eval_batch_size, device=parts.state.device)
+
+
+class _WhileFrozen:
+    """Features while the model's are frozen, images from then on; both fall into the same batches in the same order."""
+
+    def __init__(self, model: nn.Module, features: BatchSource, images: BatchSource):
+        self._model, self._features, self._images = model, features, images
+        self.batch_size, self.num_images = images.batch_size, images.num_images
+
+    def __len__(self) -> int:
+        """Batches per epoch."""
+        return len(self._images)
+
+    def iterate(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches of an epoch, see ``BatchSource``."""
+        return (self._features if self._model.frozen else self._images).iterate(epoch, start)

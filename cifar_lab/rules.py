@@ -67,6 +67,8 @@ def _check_augment(augment: AugmentConfig, batch_size: int) -> None:
         raise ValueError(
             f"augment.erase_min_area={augment.erase_min_area}; must be at most augment.erase_max_area={augment.erase_max_area}"
         )
+    if augment.flip_alternating and augment.flip_probability == 0:
+        raise ValueError("augment.flip_alternating=true with augment.flip_probability=0; nothing is flipped")
     for key in ("mixup_alpha", "cutmix_alpha"):
         alpha = getattr(augment, key)
         if alpha > 0 and batch_size == 1:

@@ -101,6 +101,38 @@ def test_only_the_head_learns(tmp_path):
     assert before.cost["num_params_trainable"] == 12_810
 
 
+def test_what_is_frozen_for_an_epoch_is_trained_from_the_next_one_on(tmp_path):
+    stages = ("model.freeze_epochs=2", "train.epochs=3", "model.dropout=0.0")
+    slow_rows, slow = trained(tmp_path / "slow", *stages, once=False)
+    rows, weights = trained(tmp_path / "once", *stages, once=True)
+    for row, expected in zip(rows, slow_rows, strict=True):
+        assert row == pytest.approx(expected, rel=1e-3, abs=1e-3)
+    for name, value in weights.items():
+        torch.testing.assert_close(value, slow[name], rtol=1e-2, atol=1e-3, msg=lambda text, name=name: f"{name}: {text}")
+    _, parts = parts_of()
+    _, two = trained(tmp_path / "two", "model.freeze_epochs=2", "train.epochs=2", once=True)
+    fresh = parts.state.model.state_dict()
+    frozen_names = [name for name in fresh if name.startswith("features")]
+    assert all(torch.equal(two[name], fresh[name]) for name in frozen_names)
+    assert not any(torch.equal(weights[name], fresh[name]) for name in frozen_names)  # statistics too
+
+
+def test_a_run_that_goes_on_after_its_frozen_epochs_computes_no_features(tmp_path):
+    stages = ("model.freeze_epochs=1", "train.epochs=3")
+    undisturbed, expected = trained(tmp_path / "whole", *stages, once=True)
+    trained(tmp_path / "parts", "model.freeze_epochs=1", "train.epochs=2", once=True)
+    config, parts = parts_of(*stages)
+    (tmp_path / "parts" / "metrics.jsonl").write_text('{"epoch": 1}\n{"epoch": 2}\n')
+    checkpoints = Checkpoints(tmp_path / "parts")
+    checkpoints.resume(parts.state)
+    features = frozen.compute_once(config, parts, stop=StopFlag(), progress=lambda *_: None)
+    assert not features.by_split
+    rows = Rows()
+    fit(parts.state, parts.train, parts.val, config.train, tracker=rows, checkpoints=checkpoints, stop=StopFlag())
+    assert rows == [undisturbed[-1]]
+    assert all(torch.equal(value, expected[name]) for name, value in parts.state.model.state_dict().items())
+
+
 @pytest.mark.parametrize("changed", ["augment=flip", "augment=mixup", "model.freeze=none"])
 def test_features_that_change_are_not_kept(changed):
     config, parts = parts_of(changed)

@@ -8,6 +8,9 @@ the data, not by a person; a builder takes those it needs. Nothing heavy is impo
 A network may have a method ``prepare(images)``: it is shown normalized training images once,
 before the first step of a fresh run, and sets from them what is computed and not learned.
 
+A network of which parts are trained in some epochs only has a method ``begin_epoch(epoch)``, which sets
+``requires_grad``; epochs count from 1. What is to be trained in any epoch needs a gradient when it is built.
+
 A builder that declares ``weights: str = "none"`` builds untrained all the same: the run (``pretrained.py``)
 reads the file that the keyword names and fills everything but ``head`` from it. One that declares
 ``freeze: Literal["none", "features"]`` returns a network with ``frozen = True`` for features that are neither

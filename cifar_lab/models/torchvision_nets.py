@@ -27,18 +27,30 @@ class FeaturesAndHead(nn.Module):
         features: [B, 3, H, W] -> [B, D, h, w].
         num_classes: K.
         dropout: Probability that one of the D pooled features is dropped.
-        frozen: Train the head only.
+        freeze: ``features``: train the head only, or ``none``.
+        freeze_epochs: Freeze in the first epochs only; 0: in all.
+
+    Raises:
+        ValueError: Epochs without anything to freeze.
     """
 
-    def __init__(self, features: nn.Module, num_classes: int, dropout: float, frozen: bool):
+    def __init__(self, features: nn.Module, num_classes: int, dropout: float, freeze: str, freeze_epochs: int):
         super().__init__()
         self.features, self.pool = features, global_pool()
         self.dropout = Dropout(dropout)
         self.head = nn.Linear(_FEATURES, num_classes)
-        self.frozen = frozen
-        if frozen:
+        require(freeze_epochs >= 0, "freeze_epochs", freeze_epochs, "0 or more")
+        require(freeze_epochs == 0 or freeze == "features", "freeze_epochs", freeze_epochs, f"0 with freeze={freeze}")
+        self.frozen, self.freeze_epochs = freeze == "features", freeze_epochs
+        if self.frozen and not freeze_epochs:  # the others are to be the optimiser's from the start
             self.features.requires_grad_(False)
         self.train()
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Train the features too when the epochs in which they are frozen are over; ``epoch`` counts from 1."""
+        if self.freeze_epochs:
+            self.frozen = epoch <= self.freeze_epochs
+            self.features.requires_grad_(not self.frozen)
 
     def embed(self, images: Tensor) -> Tensor:
         """Pooled features: [B, 3, H, W] -> [B, D]."""
@@ -64,6 +76,7 @@ def mobilenet_v2(
     dropout: float = 0.2,
     weights: str = "none",
     freeze: Literal["none", "features"] = "none",
+    freeze_epochs: int = 0,
 ) -> nn.Module:
     """MobileNetV2's features and one linear layer; 2,236,682 parameters, 299.51 M multiply-adds at 224 px.
 
@@ -73,6 +86,7 @@ def mobilenet_v2(
         dropout: Probability that one of the 1280 features is dropped; 0: off.
         weights: Where the run takes the features from: none, imagenet (torchvision's), or a path; see ``MODELS``.
         freeze: features: train the head only.
+        freeze_epochs: freeze=features for the first epochs only, then train everything; 0: for all.
 
     Returns:
         Network with ``features``, ``pool``, ``dropout`` and ``head``: [B, 3, H, W] -> logits [B, K], for any H and W.
@@ -89,7 +103,7 @@ def mobilenet_v2(
     theirs = torchvision_mobilenet_v2(weights=None)
     if activation != "relu6":  # torchvision's own works in place and needs less memory
         _swap(theirs.features, nn.ReLU6, activation)
-    return FeaturesAndHead(theirs.features, num_classes, dropout, freeze == "features")
+    return FeaturesAndHead(theirs.features, num_classes, dropout, freeze, freeze_epochs)
 
 
 def efficientnet_b0(
@@ -100,6 +114,7 @@ def efficientnet_b0(
     stochastic_depth: float = 0.2,
     weights: str = "none",
     freeze: Literal["none", "features"] = "none",
+    freeze_epochs: int = 0,
 ) -> nn.Module:
     """EfficientNet-B0's features and one linear layer; 4,020,358 parameters, 384.55 M multiply-adds at 224 px.
 
@@ -110,6 +125,7 @@ def efficientnet_b0(
         stochastic_depth: Probability that an image skips the last block; it grows linearly from 0 at the first; 0: off.
         weights: Where the run takes the features from: none, imagenet (torchvision's), or a path; see ``MODELS``.
         freeze: features: train the head only; no block is skipped then.
+        freeze_epochs: freeze=features for the first epochs only, then train everything; 0: for all.
 
     Returns:
         Network with ``features``, ``pool``, ``dropout`` and ``head``: [B, 3, H, W] -> logits [B, K], for any H and W.
@@ -126,7 +142,7 @@ def efficientnet_b0(
     theirs = torchvision_efficientnet_b0(weights=None, stochastic_depth_prob=stochastic_depth)
     if activation != "silu":
         _swap(theirs.features, nn.SiLU, activation)
-    return FeaturesAndHead(theirs.features, num_classes, dropout, freeze == "features")
+    return FeaturesAndHead(theirs.features, num_classes, dropout, freeze, freeze_epochs)
 
 
 def _swap(model: nn.Module, published: type[nn.Module], activation: str) -> None:
