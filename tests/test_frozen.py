@@ -102,7 +102,7 @@ def test_only_the_head_learns(tmp_path):
 
 
 def test_what_is_frozen_for_an_epoch_is_trained_from_the_next_one_on(tmp_path):
-    stages = ("model.freeze_epochs=2", "train.epochs=3", "model.dropout=0.0")
+    stages = ("model.freeze_epochs=2", "train.epochs=4", "optimizer=sgd")  # Adam makes full steps of rounding errors
     slow_rows, slow = trained(tmp_path / "slow", *stages, once=False)
     rows, weights = trained(tmp_path / "once", *stages, once=True)
     for row, expected in zip(rows, slow_rows, strict=True):
