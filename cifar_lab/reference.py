@@ -25,6 +25,7 @@ from cifar_lab.tables import conf_dir
 REFERENCE = Path("outputs/reference")
 PREDICTIONS = "test_predictions.npz"
 PLACES = ("threads", "device", "data.root", "data.download")
+_OF_ONE_MACHINE = ("hydra.run.dir=", "data.root=")
 MARKS = ("<!-- results -->", "<!-- end of results -->")
 _COPIED = (
     "result.json",
@@ -58,7 +59,7 @@ class Row:
 
 
 def keep(run: Path, name: str, where: Path = REFERENCE) -> Path:
-    """Copy a finished run's evidence to ``where/name``.
+    """Copy a finished run's evidence to ``where/name``, without the folders that it used on its machine.
 
     Args:
         run: Run folder.
@@ -77,7 +78,8 @@ def keep(run: Path, name: str, where: Path = REFERENCE) -> Path:
         raise CheckpointError(f"{run} has no {missing[0]}")
     files = {file: (run / file).read_bytes() for file in _COPIED if (run / file).is_file()}
     files[PREDICTIONS] = _compact(run / "predictions.npz")
-    words = [line for line in files["overrides.txt"].decode().splitlines() if not line.startswith("hydra.run.dir=")]
+    words = [line for line in files["overrides.txt"].decode().splitlines() if not line.startswith(_OF_ONE_MACHINE)]
+    files["config.yaml"] = _without_root(files["config.yaml"])
     files["overrides.txt"] = "".join(f"{word}\n" for word in words).encode()
     files["command.txt"] = f"cifar-lab train {' '.join(words)}\n".encode()
     if result["metrics"]["test"]["accuracy"] != _accuracy(files[PREDICTIONS]):
@@ -156,6 +158,15 @@ def _result(folder: Path) -> dict[str, Any]:
     if result.get("status") != "done":
         raise CheckpointError(f"{folder} is no finished run", hint="name a folder below outputs/runs that holds a result.json")
     return dict(result)
+
+
+def _without_root(config: bytes) -> bytes:
+    """config.yaml with the data's folder left to whoever reads it."""
+    plain = yaml.safe_load(config)
+    if plain["data"].get("root") is None:
+        return config
+    plain["data"]["root"] = None
+    return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True).encode()
 
 
 def _compact(path: Path) -> bytes:
