@@ -6,3 +6,12 @@ are int64 [N]; logits are float [B, K]. Accuracy is a fraction, time is in secon
 """
 
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> object:
+    """``load_run``, imported when it is asked for: the version must not cost an import of numpy."""
+    if name == "load_run":
+        from cifar_lab.saved import load_run
+
+        return load_run
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -5,18 +5,25 @@ pictures of two machines differ.
 """
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from cifar_lab import storage
+from cifar_lab.errors import ConfigError
+
 DPI = 100
 TRAIN_COLOR, VAL_COLOR = "#0072b2", "#d55e00"  # Okabe and Ito: told apart by colour-blind readers
 GOOD_COLOR, BAD_COLOR = "#00805c", "#c1272d"
 QUIET_COLOR = "#666666"
+FORMATS = ("png", "pdf", "svg")
 _SMALLEST_HEADLINE = 9.0  # points
+_NO_DATE: dict[str, dict[str, Any]] = {"png": {"Software": None}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}
+_OPTIONS: dict[str, dict[str, Any]] = {"png": {"pil_kwargs": {"optimize": True}}}
 
 _STYLE: dict[Any, Any] = {
     **{key: value for key, value in matplotlib.rcParamsDefault.items() if key != "backend"},
@@ -26,27 +33,50 @@ _STYLE: dict[Any, Any] = {
     "axes.labelsize": 10,
     "grid.color": "#dddddd",
     "legend.frameon": False,
+    "pdf.fonttype": 42,  # TrueType, whole: journals refuse matplotlib's default
+    "svg.hashsalt": "cifar-lab",  # the same bytes each time
 }
 
 
-def render(draw: Callable[[Figure], None], width: float, height: float) -> bytes:
+def render(draw: Callable[[Figure], None], width: float, height: float, format: str = "png") -> bytes:
     """Let ``draw`` fill a figure.
 
     Args:
         draw: Puts axes and artists on the figure it is given.
         width: Inches, of 100 pixels each.
         height: Inches.
+        format: ``png``, ``pdf`` with embedded fonts, or ``svg`` whose letters are paths.
 
     Returns:
-        The picture as PNG, the same bytes for the same content.
+        The file's content, the same bytes for the same picture.
     """
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
         FigureCanvasAgg(figure)
         draw(figure)
-        png = io.BytesIO()
-        figure.savefig(png, format="png", metadata={"Software": None}, pil_kwargs={"optimize": True})
-    return png.getvalue()
+        made = io.BytesIO()
+        figure.savefig(made, format=format, metadata=_NO_DATE[format], **_OPTIONS.get(format, {}))
+    return made.getvalue()
+
+
+def save_figure(
+    path: Path, draw: Callable[[Figure], None], width: float, height: float, formats: Sequence[str] = ("png",)
+) -> list[Path]:
+    """Draw once for each format and write ``path`` with that suffix; see ``render``.
+
+    Returns:
+        The files.
+
+    Raises:
+        ConfigError: A format that is none.
+    """
+    wrong = [name for name in formats if name not in FORMATS]
+    if wrong or not formats:
+        raise ConfigError(f"--figures {','.join(formats)}; must be of {', '.join(FORMATS)}")
+    files = [path.with_name(f"{path.name}.{name}") for name in formats]
+    for file, name in zip(files, formats, strict=True):
+        storage.write_bytes(file, render(draw, width, height, name))
+    return files
 
 
 def headline(figure: Figure, name: str, rest: str = "") -> None:

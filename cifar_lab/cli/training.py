@@ -1,27 +1,10 @@
-"""The program `cifar-lab`: sub-commands only. Imports neither torch nor Hydra before one is chosen."""
+"""Commands that train, list what there is, and keep evidence."""
 
-import sys
 from typing import Annotated
 
 import typer
 
-EXAMPLES = """\b
-Examples:
-  cifar-lab train experiment=quickstart               a first run, in under a minute
-  cifar-lab train model=resnet18 augment=crop_flip    CIFAR-10, other parts
-  cifar-lab train -m optimizer.lr=0.01,0.001          a sweep
-  cifar-lab train --help                              every group, key and flag
-  cifar-lab list models                               what there is to choose from"""
-
-app = typer.Typer(
-    name="cifar-lab",
-    help="Train image classifiers on CIFAR-10 and data sets like it, and find out what matters.",
-    epilog=EXAMPLES,
-    no_args_is_help=True,
-    rich_markup_mode=None,  # rich alone takes longer to import than help may take
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+from cifar_lab.cli.app import app
 
 
 def _complete_override(ctx: typer.Context, incomplete: str) -> list[str]:
@@ -149,23 +132,3 @@ def results(
             print(text)
 
     raise typer.Exit(guarded(work))
-
-
-@app.command()
-def version() -> None:
-    """Print the version."""
-    from cifar_lab import __version__
-
-    print(f"cifar-lab {__version__}")
-
-
-def main() -> None:
-    """Entry point of the console script."""
-    if sys.argv[1:] == ["--version"]:
-        version()
-        return
-    app()
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,219 @@
+"""A finished run as an object: what it was told, what it measured, what it answered, and its model.
+
+    from cifar_lab import load_run
+    run = load_run("outputs/runs/2026-11-21_small_cnn")
+    run.metrics["test"]["accuracy"], run.logits("test"), run.model()
+
+A folder of evidence (outputs/reference/NAME) is read as well; it has test predictions without logits, and no model.
+"""
+
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import yaml
+
+from cifar_lab import storage
+from cifar_lab.errors import CheckpointError
+from cifar_lab.metrics import softmax
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from cifar_lab.data.sets import ImageSet, Splits
+
+PREDICTIONS, EVIDENCE = "predictions.npz", "test_predictions.npz"
+SPLITS = ("val", "test")
+
+
+def load_run(path: Path | str) -> "SavedRun":
+    """Open a run folder.
+
+    Args:
+        path: Folder of a run that is done, or of evidence.
+
+    Raises:
+        CheckpointError: It is neither, or what is in it cannot be read.
+    """
+    path = Path(path)
+    if not (path / "result.json").is_file():
+        raise CheckpointError(
+            f"{path} is no run folder: it has no result.json", hint="`cifar-lab train` prints the folder of a run at its end"
+        )
+    result = storage.read_json(path / "result.json")
+    if not isinstance(result, dict) or not {"status", "digests"} <= result.keys():
+        raise CheckpointError(f"{path / 'result.json'} is not one of cifar-lab")
+    if result["status"] != "done":
+        raise CheckpointError(f"{path} is {result['status']}, not done", hint="the command that began it continues it")
+    return SavedRun(path, result)
+
+
+class SavedRun:
+    """One finished run; files are read when they are asked for.
+
+    Args:
+        path: Its folder.
+        result: Content of its result.json.
+    """
+
+    def __init__(self, path: Path, result: dict[str, Any]):
+        self.path, self.result = path, result
+
+    def __repr__(self) -> str:
+        accuracy = self.metrics["test"]["accuracy"]
+        return f"<run {self.path}: {self.name}, {self.num_classes} classes, {100 * accuracy:.2f} % test accuracy>"
+
+    @property
+    def name(self) -> str:
+        """Model and data, for titles."""
+        notes = self.result["data"].get("notes") or []
+        return f"{self.result['model']} on {self.result['data']['name']}" + (f" ({'; '.join(notes)})" if notes else "")
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """What was measured on train, val and test; None for a split that is not there."""
+        return self.result["metrics"]
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """One per label."""
+        return tuple(self.result["data"]["classes"])
+
+    @property
+    def num_classes(self) -> int:
+        """K."""
+        return len(self.class_names)
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """The resolved configuration, as config.yaml holds it."""
+        try:
+            return yaml.safe_load((self.path / "config.yaml").read_text(encoding="utf-8"))
+        except (OSError, yaml.YAMLError) as error:
+            raise CheckpointError(f"{self.path / 'config.yaml'} cannot be read: {error}") from error
+
+    @cached_property
+    def overrides(self) -> list[str]:
+        """What the person typed."""
+        path = self.path / "overrides.txt"
+        return path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+
+    @cached_property
+    def rows(self) -> list[dict[str, Any]]:
+        """The rows of metrics.jsonl, one per epoch."""
+        path = self.path / "metrics.jsonl"
+        return storage.read_lines(path) if path.is_file() else []
+
+    def logits(self, split: str = "test") -> np.ndarray:
+        """float32 [N, K], in the set's order."""
+        return self._saved(f"{split}_logits", split)
+
+    def labels(self, split: str = "test") -> np.ndarray:
+        """int64 [N]."""
+        if self._is_evidence and split == "test":
+            return self._arrays["labels"].astype(np.int64)
+        return self._saved(f"{split}_labels", split)
+
+    def ids(self, split: str = "test") -> np.ndarray:
+        """int64 [N], the images' places in their source."""
+        return self._saved(f"{split}_ids", split)
+
+    def probs(self, split: str = "test") -> np.ndarray:
+        """float64 [N, K], rows that sum to one."""
+        return softmax(self.logits(split))
+
+    def predicted(self, split: str = "test") -> np.ndarray:
+        """int64 [N], the most probable class."""
+        if self._is_evidence and split == "test":
+            return self._arrays["predicted"].astype(np.int64)
+        return self.logits(split).argmax(axis=1)
+
+    def confidence(self, split: str = "test") -> np.ndarray:
+        """float64 [N], probability of the most probable class."""
+        if self._is_evidence and split == "test":
+            return self._arrays["confidence"].astype(np.float64)
+        return self.probs(split).max(axis=1)
+
+    def model(self, device: str = "cpu") -> "nn.Module":
+        """The tested network with its weights, in evaluation mode.
+
+        Raises:
+            CheckpointError: The run kept no weights, or they are damaged.
+        """
+        import torch
+
+        from cifar_lab.engine.weights import load_into, load_weights
+        from cifar_lab.models.build import build_model
+
+        settings = {key: tuple(v) if isinstance(v, list) else v for key, v in self.config["model"].items() if key != "name"}
+        with torch.random.fork_rng([]):
+            model = build_model(
+                self.config["model"]["name"], num_classes=self.num_classes, input_size=self.input_size, **settings
+            )
+        tensors, _ = load_weights(self.path)
+        load_into(model, tensors)
+        return model.to(device).eval()
+
+    @property
+    def input_size(self) -> int:
+        """Pixels a side that the model sees."""
+        return self.config["data"].get("input_size") or self.result["data"]["image_size"][-1]
+
+    def splits(self, root: str | None = None) -> "Splits":
+        """The images that it was trained and tested on, read again and compared with what it saw.
+
+        Args:
+            root: Where the data set is now; None: where it was.
+
+        Raises:
+            DataError: It is not there.
+            CheckpointError: It is not the same any more.
+        """
+        from cifar_lab.config import DataConfig
+        from cifar_lab.data.splits import load_splits
+
+        known = {key: value for key, value in self.config["data"].items() if key in DataConfig.__dataclass_fields__}
+        if root is not None:
+            known["root"] = root
+        splits = load_splits(DataConfig(**known))
+        if splits.digest != self.result["digests"]["data"]:
+            raise CheckpointError(
+                f"{known['name']} is not what {self.path} was trained on"
+                f" ({self.result['digests']['data'][:8]} -> {splits.digest[:8]})",
+                hint="--data-root DIR names the folder of the data set",
+            )
+        return splits
+
+    def images(self, split: str = "test", root: str | None = None) -> "ImageSet":
+        """The images of a split, in the order of its predictions; see ``splits``."""
+        found = getattr(self.splits(root), split)
+        if found is None:
+            raise CheckpointError(f"{self.path} has no {split} images")
+        return found
+
+    @property
+    def _is_evidence(self) -> bool:
+        return not (self.path / PREDICTIONS).is_file() and (self.path / EVIDENCE).is_file()
+
+    @cached_property
+    def _arrays(self) -> dict[str, np.ndarray]:
+        """Everything that the file of predictions holds."""
+        path = self.path / (EVIDENCE if self._is_evidence else PREDICTIONS)
+        try:
+            with np.load(path, allow_pickle=False) as saved:
+                return {name: saved[name] for name in saved.files}
+        except (OSError, ValueError, EOFError) as error:
+            raise CheckpointError(f"{path} cannot be read: {error}") from error
+
+    def _saved(self, name: str, split: str) -> np.ndarray:
+        if split not in SPLITS:
+            raise ValueError(f"split={split}; must be one of {', '.join(SPLITS)}")
+        if name in self._arrays:
+            return self._arrays[name]
+        if self._is_evidence:
+            raise CheckpointError(
+                f"{self.path} is evidence: labels, predicted classes and confidences of the test set only",
+                hint="name the run folder itself, or train it again: see its command.txt",
+            )
+        raise CheckpointError(f"{self.path} has no predictions of {split}")
