@@ -6,6 +6,7 @@ table is written from these folders and from the published numbers in the experi
 """
 
 import io
+import json
 import re
 import statistics
 from collections.abc import Iterable, Mapping
@@ -23,7 +24,7 @@ from cifar_lab.metrics import softmax
 from cifar_lab.tables import conf_dir
 
 REFERENCE = Path("outputs/reference")
-PREDICTIONS = "test_predictions.npz"
+PREDICTIONS, MANIFEST = "test_predictions.npz", "manifest.json"
 PLACES = ("threads", "device", "data.root", "data.download")
 _OF_ONE_MACHINE = ("hydra.run.dir=", "data.root=")
 MARKS = ("<!-- results -->", "<!-- end of results -->")
@@ -51,6 +52,11 @@ class Row:
     def experiment(self) -> str:
         """Which recipe it is; empty for none."""
         return next((o.partition("=")[2] for o in self.overrides if o.startswith("experiment=")), "")
+
+    @property
+    def mean_percent(self) -> float:
+        """Test accuracy, mean over the runs."""
+        return statistics.mean(100 * result["metrics"]["test"]["accuracy"] for result in self.results)
 
     @property
     def changed(self) -> list[str]:
@@ -82,6 +88,7 @@ def keep(run: Path, name: str, where: Path = REFERENCE) -> Path:
     files["config.yaml"] = _without_root(files["config.yaml"])
     files["overrides.txt"] = "".join(f"{word}\n" for word in words).encode()
     files["command.txt"] = f"cifar-lab train {' '.join(words)}\n".encode()
+    files[MANIFEST] = json.dumps({file: storage.sha256_bytes(files[file]) for file in sorted(files)}, indent=1).encode() + b"\n"
     if result["metrics"]["test"]["accuracy"] != _accuracy(files[PREDICTIONS]):
         raise CheckpointError(f"{run}: result.json and predictions.npz do not belong together")
     storage.make_folder(where)
@@ -116,7 +123,7 @@ def table(found: Iterable[Row]) -> str:
             f"`{row.experiment}`" if row.experiment else f"`{row.results[0]['model']}`",
             " ".join(f"`{o}`" for o in row.changed) or "",
             published(row.experiment),
-            f"{statistics.mean(accuracies):.2f} %{spread}",
+            f"{row.mean_percent:.2f} %{spread}",
             str(len(accuracies)),
             f"{cost['num_params']:,}",
             f"{cost['macs'] / 1e6:,.2f} M",

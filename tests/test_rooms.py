@@ -82,9 +82,11 @@ ROOMS: dict[str, set[str]] = {
         "tables",
     },
     "reference": {*BASE, "tables"},
+    "verify": {*BASE, "reference", "runs", "saved", "tables"},
+    "rerun": {*BASE, "display", "pipeline", "reference", "runs", "runtime", "saved", "schema"},
     "saved": {*BASE, "data", "engine", "models"},
     # 7
-    "cli": {"__init__", "completion", "errors", "flags", "listing", "plugins", "reference", "train"},
+    "cli": {"__init__", "completion", "errors", "flags", "listing", "plugins", "reference", "rerun", "train", "verify"},
 }
 HYDRA = {"overrides", "schema", "sweeps", "train", "explain", "completion"}
 """Rooms that know that Hydra exists, beside the plug-in shells."""
