@@ -6,7 +6,6 @@ table is written from these folders and from the published numbers in the experi
 """
 
 import io
-import json
 import re
 import statistics
 from collections.abc import Iterable, Mapping
@@ -24,7 +23,9 @@ from cifar_lab.metrics import softmax
 from cifar_lab.tables import conf_dir
 
 REFERENCE = Path("outputs/reference")
-PREDICTIONS, MANIFEST = "test_predictions.npz", "manifest.json"
+PREDICTIONS = "test_predictions.npz"
+SUMS = "SHA256SUMS"
+"""Digests of all other files, as `sha256sum --check` reads them."""
 PLACES = ("threads", "device", "data.root", "data.download")
 _OF_ONE_MACHINE = ("hydra.run.dir=", "data.root=")
 MARKS = ("<!-- results -->", "<!-- end of results -->")
@@ -83,12 +84,13 @@ def keep(run: Path, name: str, where: Path = REFERENCE) -> Path:
     if missing:
         raise CheckpointError(f"{run} has no {missing[0]}")
     files = {file: (run / file).read_bytes() for file in _COPIED if (run / file).is_file()}
-    files[PREDICTIONS] = _compact(run / "predictions.npz")
+    with np.load(run / "predictions.npz", allow_pickle=False) as saved:
+        files[PREDICTIONS] = compact(saved["test_logits"], saved["test_labels"])
     words = [line for line in files["overrides.txt"].decode().splitlines() if not line.startswith(_OF_ONE_MACHINE)]
     files["config.yaml"] = _without_root(files["config.yaml"])
     files["overrides.txt"] = "".join(f"{word}\n" for word in words).encode()
     files["command.txt"] = f"cifar-lab train {' '.join(words)}\n".encode()
-    files[MANIFEST] = json.dumps({file: storage.sha256_bytes(files[file]) for file in sorted(files)}, indent=1).encode() + b"\n"
+    files[SUMS] = "".join(f"{storage.sha256_bytes(files[file])}  {file}\n" for file in sorted(files)).encode()
     if result["metrics"]["test"]["accuracy"] != _accuracy(files[PREDICTIONS]):
         raise CheckpointError(f"{run}: result.json and predictions.npz do not belong together")
     storage.make_folder(where)
@@ -176,10 +178,16 @@ def _without_root(config: bytes) -> bytes:
     return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True).encode()
 
 
-def _compact(path: Path) -> bytes:
-    """Label and predicted class uint8 (uint16 above 256 classes) and confidence float16, for every test image."""
-    with np.load(path, allow_pickle=False) as saved:
-        logits, labels = saved["test_logits"], saved["test_labels"]
+def compact(logits: np.ndarray, labels: np.ndarray) -> bytes:
+    """What evidence keeps of the test predictions.
+
+    Args:
+        logits: float32 [N, K].
+        labels: int64 [N].
+
+    Returns:
+        npz with label and predicted class uint8 (uint16 above 256 classes) and confidence float16 [N].
+    """
     confidence = softmax(logits).max(axis=1).astype(np.float16)
     kind = np.uint8 if logits.shape[1] <= 256 else np.uint16
     packed = io.BytesIO()

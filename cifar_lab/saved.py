@@ -112,7 +112,7 @@ class SavedRun:
     def labels(self, split: str = "test") -> np.ndarray:
         """int64 [N]."""
         if self._is_evidence and split == "test":
-            return self._arrays["labels"].astype(np.int64)
+            return self.arrays["labels"].astype(np.int64)
         return self._saved(f"{split}_labels", split)
 
     def ids(self, split: str = "test") -> np.ndarray:
@@ -126,13 +126,13 @@ class SavedRun:
     def predicted(self, split: str = "test") -> np.ndarray:
         """int64 [N], the most probable class."""
         if self._is_evidence and split == "test":
-            return self._arrays["predicted"].astype(np.int64)
+            return self.arrays["predicted"].astype(np.int64)
         return self.logits(split).argmax(axis=1)
 
     def confidence(self, split: str = "test") -> np.ndarray:
         """float64 [N], probability of the most probable class."""
         if self._is_evidence and split == "test":
-            return self._arrays["confidence"].astype(np.float64)
+            return self.arrays["confidence"].astype(np.float64)
         return self.probs(split).max(axis=1)
 
     def model(self, device: str = "cpu") -> "nn.Module":
@@ -193,11 +193,16 @@ class SavedRun:
         return found
 
     @property
+    def has_logits(self) -> bool:
+        """Whether there is more than evidence."""
+        return not self._is_evidence
+
+    @property
     def _is_evidence(self) -> bool:
         return not (self.path / PREDICTIONS).is_file() and (self.path / EVIDENCE).is_file()
 
     @cached_property
-    def _arrays(self) -> dict[str, np.ndarray]:
+    def arrays(self) -> dict[str, np.ndarray]:
         """Everything that the file of predictions holds."""
         path = self.path / (EVIDENCE if self._is_evidence else PREDICTIONS)
         try:
@@ -209,8 +214,8 @@ class SavedRun:
     def _saved(self, name: str, split: str) -> np.ndarray:
         if split not in SPLITS:
             raise ValueError(f"split={split}; must be one of {', '.join(SPLITS)}")
-        if name in self._arrays:
-            return self._arrays[name]
+        if name in self.arrays:
+            return self.arrays[name]
         if self._is_evidence:
             raise CheckpointError(
                 f"{self.path} is evidence: labels, predicted classes and confidences of the test set only",

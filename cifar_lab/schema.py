@@ -173,6 +173,25 @@ def to_config(composed: DictConfig) -> Config:
     return config
 
 
+def from_plain(plain: dict[str, Any], overrides: Sequence[str] = ()) -> Config:
+    """A configuration from what config.yaml of a run holds, checked like a composed one; settings that it lacks get defaults.
+
+    Args:
+        plain: Nested dicts and plain values.
+        overrides: Plain ``key=value`` on top of it.
+
+    Raises:
+        ConfigError: A key is no field any more, or a value is not acceptable.
+    """
+    refuse_overrides(parse_overrides(overrides))
+    try:
+        node = OmegaConf.merge(OmegaConf.create(plain), OmegaConf.from_dotlist(list(overrides)))
+    except OmegaConfBaseException as error:
+        raise explain(error, known_keys()) from error
+    assert isinstance(node, DictConfig)
+    return to_config(node)
+
+
 def _strict(plain: dict[Any, Any]) -> dict[Any, Any]:
     """Refuse keys of our own parts that are no field; omegaconf does the types."""
     for f in fields(Config):

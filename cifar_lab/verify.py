@@ -19,7 +19,6 @@ from cifar_lab.errors import CheckpointError, LabError
 from cifar_lab.saved import SavedRun, load_run
 from cifar_lab.tables import conf_dir
 
-MANIFEST = reference.MANIFEST
 _TOLERANCE = 1e-9
 _OURS = re.compile(r"^# ours: (?P<what>.+)$", re.MULTILINE)
 _PERCENT = re.compile(r"(\d+\.\d+) %")
@@ -75,11 +74,12 @@ def _folder_problems(folder: Path) -> Iterator[Problem]:
 
 
 def _changed_files(folder: Path) -> Iterator[Problem]:
-    path = folder / MANIFEST
+    path = folder / reference.SUMS
     if not path.is_file():
         yield Problem(str(path), "", "is not there")
         return
-    known: Mapping[str, str] = storage.read_json(path)
+    lines = [line.split(maxsplit=1) for line in path.read_text(encoding="utf-8").splitlines()]
+    known = {line[1]: line[0] for line in lines if len(line) == 2}
     for name, digest in known.items():
         file = folder / name
         if not file.is_file():
@@ -87,8 +87,8 @@ def _changed_files(folder: Path) -> Iterator[Problem]:
         elif storage.sha256_file(file) != digest:
             yield Problem(str(file), "", "is not the file that was kept (sha256 mismatch)")
     for file in sorted(folder.iterdir()):
-        if file.name != MANIFEST and file.name not in known:
-            yield Problem(str(file), "", f"is not listed in {MANIFEST}")
+        if file.name != reference.SUMS and file.name not in known:
+            yield Problem(str(file), "", f"is not listed in {reference.SUMS}")
 
 
 def _prediction_problems(run: SavedRun) -> Iterator[Problem]:
@@ -103,9 +103,9 @@ def _prediction_problems(run: SavedRun) -> Iterator[Problem]:
         counted |= {f"{name}_{average}": float(v) for name, v in zip(("precision", "recall", "f1"), values[:3], strict=True)}
     test = run.metrics["test"]
     yield from _compare(run, {f"metrics.test.{key}": (test[key], counted[key]) for key in _COUNTED}, "its predictions")
-    columns = precision_recall_fscore_support(labels, predicted, labels=classes, average=None, zero_division=0)
+    columns = np.array(precision_recall_fscore_support(labels, predicted, labels=classes, average=None, zero_division=0))
     for index, said in enumerate(test["per_class"]):
-        found = dict(zip(("precision", "recall", "f1", "support"), (float(c[index]) for c in columns), strict=True))
+        found = dict(zip(("precision", "recall", "f1", "support"), columns[:, index].tolist(), strict=True))
         pairs = {f"metrics.test.per_class.{said['name']}.{key}": (said[key], value) for key, value in found.items()}
         yield from _compare(run, pairs, "its predictions")
 

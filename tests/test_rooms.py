@@ -83,7 +83,7 @@ ROOMS: dict[str, set[str]] = {
     },
     "reference": {*BASE, "tables"},
     "verify": {*BASE, "reference", "runs", "saved", "tables"},
-    "rerun": {*BASE, "display", "pipeline", "reference", "runs", "runtime", "saved", "schema"},
+    "rerun": {*BASE, "display", "pipeline", "plugins", "reference", "runs", "runtime", "saved", "schema"},
     "saved": {*BASE, "data", "engine", "models"},
     # 7
     "cli": {"__init__", "completion", "errors", "flags", "listing", "plugins", "reference", "rerun", "train", "verify"},

@@ -24,8 +24,8 @@ def evidence(tmp_path) -> Path:
 
 def seal(folder: Path) -> None:
     """Somebody who changes a number and its digest too."""
-    files = sorted(p for p in folder.iterdir() if p.name != "manifest.json")
-    storage.write_json(folder / "manifest.json", {p.name: storage.sha256_file(p) for p in files})
+    files = sorted(p for p in folder.iterdir() if p.name != "SHA256SUMS")
+    (folder / "SHA256SUMS").write_text("".join(f"{storage.sha256_file(p)}  {p.name}\n" for p in files))
 
 
 def change_digit(path: Path, pattern: str) -> None:
@@ -82,9 +82,9 @@ def test_files_that_are_gone_or_new_are_found(evidence):
     (evidence / "curves.png").unlink()
     (evidence / "notes.txt").write_text("x")
     texts = {Path(p.file).name: p.text for p in verify(evidence)[1]}
-    assert texts == {"curves.png": "is not there", "notes.txt": "is not listed in manifest.json"}
-    (evidence / "manifest.json").unlink()
-    assert "manifest.json: is not there" in [p.line().rpartition("/")[2] for p in verify(evidence)[1]]
+    assert texts == {"curves.png": "is not there", "notes.txt": "is not listed in SHA256SUMS"}
+    (evidence / "SHA256SUMS").unlink()
+    assert "SHA256SUMS: is not there" in [p.line().rpartition("/")[2] for p in verify(evidence)[1]]
 
 
 def test_a_changed_readme_or_header_is_found(evidence, tmp_path, monkeypatch):

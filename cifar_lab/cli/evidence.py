@@ -54,3 +54,60 @@ def verify(
             )
 
     raise typer.Exit(guarded(work))
+
+
+@app.command()
+def rerun(
+    run: Annotated[str, typer.Argument(help="Folder of a finished run, or of evidence.")],
+    places: Annotated[
+        list[str] | None, typer.Argument(help="Other places: device=, threads=, data.root=, data.download=, tracker=, ...")
+    ] = None,
+    out: Annotated[str, typer.Option(help="Folder of the new run; default: one below outputs/reruns.")] = "",
+    plugin: Annotated[list[str] | None, typer.Option(help="The file that its model came from (may be repeated).")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print folder and verdict as JSON, and nothing else.")] = False,
+) -> None:
+    """Train a run again from its own folder, and say whether it came out the same.
+
+    \b
+    Ends in one line: bit for bit, within spread (with the numbers and n), or NOT reproduced (exit code 4). What
+    differs around it (code, packages, device, data) is listed first.
+
+    \b
+    Examples:
+      cifar-lab rerun outputs/runs/2026-11-21_small_cnn
+      cifar-lab rerun outputs/reference/d3_small_cnn data.root=/data/cifar10 threads=4
+    """
+    import json
+    import sys
+    from contextlib import nullcontext, redirect_stdout
+    from pathlib import Path
+
+    from cifar_lab.errors import CheckpointError, guarded
+
+    def work() -> None:
+        from cifar_lab.plugins import add_entry_points, add_plugin
+        from cifar_lab.rerun import rerun as train_again
+
+        add_entry_points()
+        for file in plugin or []:
+            add_plugin(file)
+        with redirect_stdout(sys.stderr) if as_json else nullcontext():
+            new, verdict = train_again(Path(run), places or [], Path(out) if out else None)
+        if as_json:
+            accuracy = new.metrics["test"]["accuracy"]
+            print(
+                json.dumps(
+                    {
+                        "folder": str(new.path),
+                        "reproduced": verdict.reproduced,
+                        "verdict": verdict.text,
+                        "test_accuracy": accuracy,
+                    }
+                )
+            )
+        if not verdict.reproduced:
+            raise CheckpointError(verdict.text, kept=f"the new run is in {new.path}")
+        if not as_json:
+            print(verdict.text)
+
+    raise typer.Exit(guarded(work))

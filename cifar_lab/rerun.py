@@ -1,0 +1,172 @@
+"""A run trained again from its own folder, and one line on whether it came out the same.
+
+The configuration is the one in its config.yaml, where ``auto`` is resolved already; only places (device, threads, the
+data's folder) may be others. What differs around the run (code, packages, machine, data) is listed, because that is what a
+different outcome is then explained by.
+"""
+
+import io
+import math
+import statistics
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from cifar_lab import pipeline, runs, runtime, schema
+from cifar_lab.config import Config, flatten, to_plain
+from cifar_lab.display import say
+from cifar_lab.errors import CheckpointError, ConfigError
+from cifar_lab.plugins import plugin_files
+from cifar_lab.reference import compact
+from cifar_lab.saved import SavedRun, load_run
+
+CLOCKS = ("seconds", "train_seconds", "images_per_s")
+"""Columns of metrics.jsonl that a clock wrote."""
+_CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How a second run compares with the first.
+
+    Attributes:
+        text: One line, with the numbers.
+        reproduced: Bit for bit, or within the spread.
+    """
+
+    text: str
+    reproduced: bool
+
+
+def rerun(path: Path, places: Sequence[str] = (), out: Path | None = None) -> tuple[SavedRun, Verdict]:
+    """Train a finished run again, into a new folder.
+
+    Args:
+        path: Run folder or folder of evidence.
+        places: Overrides of places, such as ``device=cpu`` or ``data.root=DIR``.
+        out: Folder of the new run; None: outputs/reruns/NAME-CODE, so that the same command goes on with a rerun that was
+            stopped, and other code begins another.
+
+    Returns:
+        The new run, and the verdict.
+
+    Raises:
+        ConfigError: An override of something that is no place, or a configuration that this version does not know.
+        CheckpointError: The folder is no finished run.
+    """
+    old = load_run(path)
+    config = _config(old, places)
+    for line in _differences_around(old, config):
+        say(f"differs: {line}")
+    folder = out or Path("outputs/reruns") / f"{old.path.resolve().name}-{runs.code_digest(plugin_files())[:8]}"
+    pipeline.run(config, folder, [*old.overrides, *places])
+    new = load_run(folder)
+    if (was := old.result["digests"]["data"]) != (found := new.result["digests"]["data"]):
+        say(f"differs: data ({was[:8]} -> {found[:8]})")
+    return new, compare(old, new, siblings(old))
+
+
+def _config(old: SavedRun, places: Sequence[str]) -> Config:
+    """The run's configuration in other places."""
+    for override in places:
+        key = override.partition("=")[0]
+        if not any(key == place or key.startswith(f"{place}.") for place in runs.PLACES):
+            raise ConfigError(
+                f"{override}: a rerun changes nothing but places",
+                hint=f"places are {', '.join(runs.PLACES)}; `cifar-lab train` changes the rest",
+            )
+    return schema.from_plain(old.config, places)
+
+
+def _differences_around(old: SavedRun, config: Config) -> Iterator[str]:
+    """Code, packages and machine now against then; settings that have been added since."""
+    then = old.result["environment"]
+    device = runtime.resolve_device(config.device)
+    runtime.set_threads(config.threads)
+    now = runtime.environment_record(device)
+    if old.result["digests"]["code"] != (code := runs.code_digest(plugin_files())):
+        commits = [((record.get("git") or {}).get("commit") or "no commit")[:8] for record in (then, now)]
+        yield f"code ({old.result['digests']['code'][:8]} of {commits[0]} -> {code[:8]} of {commits[1]})"
+    flat_then, flat_now = (
+        {k: v for k, v in flatten(record).items() if not k.startswith(("git", "torch_build"))} for record in (then, now)
+    )
+    for key in dict.fromkeys([*flat_then, *flat_now]):
+        if flat_then.get(key) != flat_now.get(key):
+            yield f"{key} ({flat_then.get(key)} -> {flat_now.get(key)})"
+    for key, was, value in runs.differences(old.config, to_plain(config)):
+        yield f"setting {key} ({was} -> {value})"
+
+
+def siblings(run: SavedRun) -> list[SavedRun]:
+    """Runs beside this one that differ from it by their seed alone, one for each seed, itself included."""
+    key, found = _but_seed(run), {run.config["seed"]: run}
+    for folder in sorted(run.path.resolve().parent.iterdir()):
+        if folder == run.path.resolve() or not (folder / "result.json").is_file():
+            continue
+        try:
+            other = load_run(folder)
+            if _but_seed(other) == key:
+                found.setdefault(other.config["seed"], other)
+        except CheckpointError:
+            continue
+    return list(found.values())
+
+
+def _but_seed(run: SavedRun) -> dict[str, Any]:
+    return {key: value for key, value in runs.comparable(run.config).items() if key != "seed"}
+
+
+def compare(old: SavedRun, new: SavedRun, seeds: Sequence[SavedRun]) -> Verdict:
+    """Bit for bit, within the spread, or not reproduced.
+
+    Within the spread means: the new test accuracy lies in the interval in which 95 % of further seeds would lie,
+    mean +- t * s * sqrt(1 + 1/n) over the seeds of the old configuration. One seed has no spread; then the difference must
+    be below what 95 % of pairs of equally good models differ by on a test set of this size, 1.96 * sqrt(2 p (1 - p) / N).
+
+    Args:
+        old: The first run.
+        new: The second.
+        seeds: Runs of the old configuration, the old one included.
+    """
+    before, after = (run.metrics["test"]["accuracy"] for run in (old, new))
+    same_rows = _without_clocks(old.rows) == _without_clocks(new.rows)
+    if same_rows and _same_predictions(old, new):
+        return Verdict(f"bit for bit: {len(new.rows)} epochs and {len(new.labels()):,} test predictions are the same", True)
+    accuracies = [run.metrics["test"]["accuracy"] for run in seeds]
+    count = len(accuracies)
+    if count > 1:
+        center, spread = statistics.mean(accuracies), statistics.stdev(accuracies)
+        margin = float(stats.t.ppf((1 + _CONFIDENCE) / 2, count - 1)) * spread * math.sqrt(1 + 1 / count)
+        basis = f"{count} seeds have {_percent(center)} with s = {_points(spread)}: further ones lie within {_points(margin)}"
+    else:
+        center, num_images = before, len(old.labels())
+        margin = float(stats.norm.ppf((1 + _CONFIDENCE) / 2)) * math.sqrt(2 * before * (1 - before) / num_images)
+        basis = f"n = 1, so nothing is known of seeds: on {num_images:,} images equally good models lie within {_points(margin)}"
+    reproduced = abs(after - center) <= margin
+    verdict = "within spread" if reproduced else "NOT reproduced"
+    return Verdict(f"{verdict}: test accuracy {_percent(after)} against {_percent(before)} ({basis})", reproduced)
+
+
+def _without_clocks(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    return [{key: value for key, value in row.items() if key not in CLOCKS} for row in rows]
+
+
+def _same_predictions(old: SavedRun, new: SavedRun) -> bool:
+    """All logits, or, of evidence, what is left of them."""
+    found = new.arrays
+    if not old.has_logits and new.has_logits:
+        with np.load(io.BytesIO(compact(new.logits(), new.labels())), allow_pickle=False) as packed:
+            found = {name: packed[name] for name in packed.files}
+    return all(name in found and np.array_equal(value, found[name]) for name, value in old.arrays.items())
+
+
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:.2f} %"
+
+
+def _points(fraction: float) -> str:
+    return f"{100 * fraction:.2f} points"
