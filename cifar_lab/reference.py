@@ -24,7 +24,7 @@ from cifar_lab.tables import conf_dir
 
 REFERENCE = Path("outputs/reference")
 PREDICTIONS = "test_predictions.npz"
-PLACES = ("threads", "device", "data.root", "data.download")
+PLACES = ("threads", "device", "data.root", "data.download", "train.latency_s")
 _OF_ONE_MACHINE = ("hydra.run.dir=", "data.root=")
 MARKS = ("<!-- results -->", "<!-- end of results -->")
 _COPIED = (
