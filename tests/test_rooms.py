@@ -83,8 +83,26 @@ ROOMS: dict[str, set[str]] = {
     },
     "reference": {*BASE, "tables"},
     "saved": {*BASE, "data", "engine", "models"},
+    "costing": {*BASE, "analysis", "models", "optim", "parts", "runtime", "saved"},
+    "benching": {*BASE, "analysis", "costing", "data", "optim", "parts", "runtime"},
+    "cost_tables": {"display"},
     # 7
-    "cli": {"__init__", "completion", "errors", "flags", "listing", "plugins", "reference", "train"},
+    "cli": {
+        "__init__",
+        "benching",
+        "completion",
+        "cost_tables",
+        "costing",
+        "errors",
+        "flags",
+        "listing",
+        "plugins",
+        "reference",
+        "saved",
+        "schema",
+        "storage",
+        "train",
+    },
 }
 HYDRA = {"overrides", "schema", "sweeps", "train", "explain", "completion"}
 """Rooms that know that Hydra exists, beside the plug-in shells."""

@@ -1,14 +1,16 @@
 """How long a model takes to answer: single calls with their quantiles, and images per second without a wait between calls.
 
-Rules. Warm-up: calls until the median of the last ``WINDOW`` is within ``STABLE`` of the median of the ``WINDOW`` before,
-at most ``MAX_WARMUP`` calls. Then ``CALLS`` calls, each waited for. A limit in seconds may end both earlier, which the answer
-says (``stable``, ``capped``); one call is always measured. Two clocks: ``call_ms`` is what whoever calls waits for, by the host's
-clock; ``device_ms`` is what the device is busy, by CUDA's events, and null elsewhere. The batch is on the device already.
+Rules. Warm-up: calls until the median of the last ``WINDOW`` is within ``STABLE`` of the median of the ``WINDOW`` before, at
+most ``MAX_WARMUP`` calls. Then ``CALLS`` calls, each waited for. A limit in seconds may end both earlier, which the answer says
+(``stable``, ``capped``); where the warm-up has used it up, its last call is the measurement. Two clocks: ``call_ms`` is what
+whoever calls waits for, by the host's clock; ``device_ms`` is what the device is busy, by CUDA's events, and null elsewhere. The
+batch is on the device already.
 """
 
 import math
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -49,18 +51,21 @@ def measure_latency(call: Call, device: torch.device, *, calls: int = CALLS, max
     def is_over(share: float = 1.0) -> bool:
         return max_s > 0 and time.perf_counter() - began >= share * max_s
 
-    warmup = [timer.time()[0]]
-    while not is_stable(warmup) and len(warmup) < MAX_WARMUP and not is_over(0.5):
-        warmup.append(timer.time()[0])
-    measured = [timer.time()]
-    while len(measured) < calls and not is_over():
+    warmup = [timer.time()]
+    while not is_stable([call_ms for call_ms, _ in warmup]) and len(warmup) < MAX_WARMUP and not is_over(0.5):
+        warmup.append(timer.time())
+    measured = []
+    while len(measured) < calls and not (measured and is_over()):
+        if not measured and is_over():
+            measured.append(warmup.pop())
+            break
         measured.append(timer.time())
     on_device = [device_ms for _, device_ms in measured if device_ms is not None]
     return {
         "calls": len(measured),
         "capped": len(measured) < calls,
         "warmup_calls": len(warmup),
-        "stable": is_stable(warmup),
+        "stable": is_stable([call_ms for call_ms, _ in warmup]),
         "call_ms": quantiles([call_ms for call_ms, _ in measured]),
         "device_ms": quantiles(on_device) if on_device else None,
     }
@@ -92,10 +97,8 @@ def measure_throughput(call: Call, device: torch.device, images: int, *, max_s: 
         ``images_per_s``, the median of up to three windows, with ``low``, ``high`` and the ``calls`` in each window.
     """
     timer = _Timer(call, device)
-    once = timer.time()[0] / 1e3
-    per_window = max(1, math.ceil((max_s / 3 if max_s > 0 else _WINDOW_S) / max(once, 1e-9)))
-    if max_s > 0:
-        per_window = max(1, min(per_window, int(max_s / 3 / max(once, 1e-9))))
+    once = max(timer.time()[0] / 1e3, 1e-9)
+    per_window = max(1, int(max_s / 3 / once)) if max_s > 0 else math.ceil(_WINDOW_S / once)
     began, rates = time.perf_counter(), []
     while len(rates) < 3 and not (rates and max_s > 0 and time.perf_counter() - began >= max_s):
         rates.append(images * per_window / timer.window(per_window))
@@ -156,19 +159,24 @@ def short_latency(
 ) -> dict[str, Any]:
     """What every run measures at its end: single pictures and its evaluation batch, in about ``max_s`` seconds.
 
-    The model, its buffers and everybody's random numbers stay as they were. The longest that it can take is ``max_s`` and a
-    few calls: each of its parts makes at least two.
+    The model, its buffers and everybody's random numbers stay as they were. The longest that it can take is ``max_s`` and
+    a call of each size.
 
     Returns:
-        ``latency`` by batch size, what ``measure_latency`` says of it; ``inference`` with the throughput at the batch.
+        ``latency``: by batch size what ``measure_latency`` says of it, with ``device``, ``precision`` and ``channels_last``;
+        ``inference``: ``batch_size``, ``images_per_s`` and ``calls``, back to back on CUDA, elsewhere those of the latency.
     """
-    found: dict[str, Any] = {}
+    answering = partial(Answering, model, input_shape, device=device, precision=precision, channels_last=channels_last)
+    found: dict[str, Any] = {"device": str(device), "precision": precision, "channels_last": channels_last}
     with undisturbed(model, device):
-        for size, share in dict([(1, "single"), (batch_size, "batch")]).items():
-            call = Answering(model, input_shape, size, device, precision=precision, channels_last=channels_last)
-            found[str(size)] = measure_latency(call, device, max_s=_SHARES[share] * max_s)
-        call = Answering(model, input_shape, batch_size, device, precision=precision, channels_last=channels_last)
-        throughput = measure_throughput(call, device, batch_size, max_s=_SHARES["throughput"] * max_s)
+        if batch_size > 1:
+            found["batch_1"] = measure_latency(answering(1), device, max_s=_SHARES["single"] * max_s)
+        call = answering(batch_size)
+        found[f"batch_{batch_size}"] = last = measure_latency(call, device, max_s=_SHARES["batch"] * max_s)
+        throughput = {"images_per_s": 1e3 * batch_size / last["call_ms"]["mean"], "calls": last["calls"]}
+        if device.type == "cuda":
+            windows = measure_throughput(call, device, batch_size, max_s=_SHARES["throughput"] * max_s)
+            throughput = {key: windows[key] for key in throughput}
     return {"latency": found, "inference": {"batch_size": batch_size, **throughput}}
 
 
