@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from rig import SMOKE
 from typer.testing import CliRunner
 
@@ -71,6 +72,8 @@ def test_cost_counts_a_model_without_data():
     assert found["layer_totals"]["macs"] == found["macs"] == sum(row["macs"] for row in found["layers"])
     assert found["layers"][-1]["output_shape"] == [1, 100]
     assert "latency" not in found
+    found = json.loads(said("cost", "data=cifar100", *CPU, "--counts-only", "--json"))
+    assert (found["num_classes"], found["num_params"]) == (100, 18_422 + 90 * 1765)
     text = said("cost", "model=mobilenet_like", "data.input_size=48", *CPU, "--counts-only", "--layers")
     assert "50,186 as Keras counts" in text
     assert "mobilenet_like for 10 classes, 48 x 48 px" in text
@@ -105,6 +108,7 @@ def test_cost_of_a_finished_run_and_of_its_evidence(finished, tmp_path):
         assert found["num_params"] == 18_422
         assert found["size_bytes"] == result["cost"]["size_bytes"]
         assert found["run"]["train_s"] == result["cost"]["train_s"]
+    assert "--classes 3 with a run folder" in said("cost", str(finished), "--classes", "3", code=2)
     assert f"its run       {evidence} on cpu, trained" in said("cost", str(evidence), "--counts-only")
 
 
@@ -160,3 +164,20 @@ def test_batch_sizes_are_sorted_and_counted_once():
     assert costing.check_sizes("128, 32,128", "--x") == [32, 128]
     with pytest.raises(ConfigError, match=r"--x 0; must be numbers above 0"):
         costing.check_sizes("0", "--x")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_on_a_gpu_the_device_has_a_clock_and_books_of_its_own():
+    words = ("cost", "model=resnet18", "device=cuda", "train.precision=fp32", "--batch", "256", "--max-seconds", "5")
+    found = json.loads(said(*words, "--json"))
+    for latency in found["latency"].values():
+        assert latency["calls"] == 100
+        assert 0 < latency["device_ms"]["p50"] <= latency["call_ms"]["p50"]
+    speed = {row["batch_size"]: row["images_per_s"] for row in found["throughput"]}
+    assert speed[128] > 5 * speed[1]
+    memory = found["memory"]["training"]
+    assert memory["method"] == "CUDA allocator"
+    assert memory["peak_mib"] > memory["held_mib"] + 4 * 11_173_962 / 2**20
+    bench = json.loads(said("bench", "model=resnet18", "device=cuda", "--seconds", "60", "--json"))
+    assert bench["winner"]["precision"] in ("bf16", "fp16")

@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     from cifar_lab.costing import Built
 
 _Words = Annotated[list[str] | None, typer.Argument(help="group=choice and key=value as behind `train`, or one run folder.")]
-_Classes = Annotated[int, typer.Option(min=1, help="Number of classes; a run folder knows its own.")]
+_Classes = Annotated[
+    int | None, typer.Option(min=1, help="Number of classes; by default 100 for data=cifar100, else 10; a run knows its own.")
+]
 _ConfigDir = Annotated[str | None, typer.Option(help="Search the configurations of this folder too.")]
 _Plugin = Annotated[list[str] | None, typer.Option(help="Take the rows of this file too (may be repeated).")]
 _Json = Annotated[bool, typer.Option("--json", help="Print numbers as JSON, and nothing else.")]
@@ -19,7 +21,7 @@ _Out = Annotated[str, typer.Option(help="Write the JSON into this file as well."
 _Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
 
 
-def _build(words: list[str], classes: int, config_dir: str | None, plugins: list[str]) -> "Built":
+def _build(words: list[str], classes: int | None, config_dir: str | None, plugins: list[str]) -> "Built":
     """The model that the words name; what can be refused without torch is refused first."""
     from cifar_lab import schema
     from cifar_lab.errors import ConfigError
@@ -33,6 +35,8 @@ def _build(words: list[str], classes: int, config_dir: str | None, plugins: list
     if folders:
         if len(words) > 1:
             raise ConfigError(f"'{' '.join(words)}': name one run folder alone, or overrides", hint="overrides are key=value")
+        if classes is not None:
+            raise ConfigError(f"--classes {classes} with a run folder, which knows its own")
         from cifar_lab.saved import load_run
 
         run = load_run(folders[0])
@@ -42,7 +46,7 @@ def _build(words: list[str], classes: int, config_dir: str | None, plugins: list
     config = schema.compose(words, config_dir)
     from cifar_lab.costing import build
 
-    return build(config, classes)
+    return build(config, classes or (100 if config.data.name == "cifar100" else 10))
 
 
 def _finish(found: dict, show: object, as_json: bool, out: str) -> None:
@@ -68,7 +72,7 @@ def _say(text: str) -> None:
 @app.command(short_help="Measure what a model costs: parameters, MACs, latency, memory.")
 def cost(
     words: _Words = None,
-    classes: _Classes = 10,
+    classes: _Classes = None,
     layers: Annotated[bool, typer.Option("--layers", help="Show every layer: output, parameters, MACs, memory.")] = False,
     counts_only: Annotated[bool, typer.Option("--counts-only", help="Count only: no latency, no memory.")] = False,
     batch: Annotated[int, typer.Option(min=1, help="N: latency is measured at batch 1 and N, memory of answering at N.")] = 128,
@@ -109,7 +113,7 @@ def cost(
 @app.command(short_help="Measure training images/s by precision, memory layout and batch size.")
 def bench(
     words: _Words = None,
-    classes: _Classes = 10,
+    classes: _Classes = None,
     batch_sizes: Annotated[str, typer.Option(help="Batch sizes, beside the configuration's own.")] = "32,128,512",
     seconds: Annotated[float, typer.Option(min=0.1, help="Time for all of it.")] = 60.0,
     everything: Annotated[bool, typer.Option("--all", help="Measure precisions too that this device emulates.")] = False,
