@@ -1,7 +1,7 @@
 """How long a model takes to answer: single calls with their quantiles, and images per second without a wait between calls.
 
 Rules. Warm-up: calls until the median of the last ``WINDOW`` is within ``STABLE`` of the median of the ``WINDOW`` before, at
-most ``MAX_WARMUP`` calls. Then ``CALLS`` calls, each waited for. A limit in seconds may end both earlier, which the answer says
+most ``MAX_WARMUP`` calls and, once there are two windows, ``MAX_WARMUP_S`` seconds. Then ``CALLS`` calls, each waited for. A limit in seconds may end both earlier, which the answer says
 (``stable``, ``capped``); where the warm-up has used it up, its last call is the measurement. Two clocks: ``call_ms`` is what
 whoever calls waits for, by the host's clock; ``device_ms`` is what the device is busy, by CUDA's events, and null elsewhere. The
 batch is on the device already.
@@ -21,7 +21,7 @@ from cifar_lab.analysis.cost import undisturbed
 from cifar_lab.engine.predict import mixed_precision
 
 CALLS = 100
-WINDOW, STABLE, MAX_WARMUP = 5, 0.05, 100
+WINDOW, STABLE, MAX_WARMUP, MAX_WARMUP_S = 5, 0.05, 100, 10.0
 QUANTILES = {"p50": 50, "p90": 90, "p99": 99}
 _WINDOW_S = 0.5
 """Seconds that a window of back-to-back calls should fill at least."""
@@ -52,7 +52,7 @@ def measure_latency(call: Call, device: torch.device, *, calls: int = CALLS, max
         return max_s > 0 and time.perf_counter() - began >= share * max_s
 
     warmup = [timer.time()]
-    while not is_stable([call_ms for call_ms, _ in warmup]) and len(warmup) < MAX_WARMUP and not is_over(0.5):
+    while not _is_warm([call_ms for call_ms, _ in warmup], time.perf_counter() - began) and not is_over(0.5):
         warmup.append(timer.time())
     measured = []
     while len(measured) < calls and not (measured and is_over()):
@@ -77,6 +77,11 @@ def is_stable(times: Sequence[float]) -> bool:
         return False
     before, last = (float(np.median(part)) for part in (times[-2 * WINDOW : -WINDOW], times[-WINDOW:]))
     return abs(last - before) <= STABLE * before
+
+
+def _is_warm(times: Sequence[float], seconds: float) -> bool:
+    """Whether the warm-up is over: the calls have come to rest, or have had their chance to."""
+    return is_stable(times) or len(times) >= MAX_WARMUP or (len(times) >= 2 * WINDOW and seconds >= MAX_WARMUP_S)
 
 
 def quantiles(times: Sequence[float]) -> dict[str, float]:

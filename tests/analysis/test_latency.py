@@ -72,6 +72,16 @@ def test_the_warm_up_waits_until_two_windows_agree():
     assert is_stable([1.0, 1.0, 9.0, 1.0, 1.0] * 2), "a single slow call does not count"
 
 
+def test_a_warm_up_that_never_settles_ends_and_is_said(monkeypatch):
+    never = [0.001 * 1.2**n for n in range(25)]
+    monkeypatch.setattr(latency, "MAX_WARMUP", 15)
+    found = measure_latency(Sleeper(*never), CPU, calls=2)
+    assert (found["warmup_calls"], found["stable"]) == (15, False)
+    monkeypatch.setattr(latency, "MAX_WARMUP_S", 0.0)
+    found = measure_latency(Sleeper(*never), CPU, calls=2)
+    assert (found["warmup_calls"], found["stable"], found["calls"]) == (10, False, 2), "two windows are made in any case"
+
+
 def test_slow_first_calls_are_no_part_of_the_measurement():
     call = Sleeper(*[0.05] * 3, 0.002)
     found = measure_latency(call, CPU, calls=20)
