@@ -1,10 +1,10 @@
 """How long a model takes to answer: single calls with their quantiles, and images per second without a wait between calls.
 
 Rules. Warm-up: calls until the median of the last ``WINDOW`` is within ``STABLE`` of the median of the ``WINDOW`` before, at
-most ``MAX_WARMUP`` calls and, once there are two windows, ``MAX_WARMUP_S`` seconds. Then ``CALLS`` calls, each waited for. A limit in seconds may end both earlier, which the answer says
-(``stable``, ``capped``); where the warm-up has used it up, its last call is the measurement. Two clocks: ``call_ms`` is what
-whoever calls waits for, by the host's clock; ``device_ms`` is what the device is busy, by CUDA's events, and null elsewhere. The
-batch is on the device already.
+most ``MAX_WARMUP`` calls and, once there are two windows, ``MAX_WARMUP_S`` seconds. Then ``CALLS`` calls, each waited for. A
+limit in seconds may end both earlier, which the answer says (``stable``, ``capped``); where the warm-up has used it up, its last
+call is the measurement. Two clocks: ``call_ms`` is what whoever calls waits for, by the host's clock; ``device_ms`` is what the
+device is busy, by CUDA's events, and null elsewhere. The batch is on the device already.
 """
 
 import math
