@@ -140,6 +140,9 @@ class TrainConfig:
     checkpoint_every_s: float = _setting(
         60.0, "seconds between checkpoints within an epoch, beside the one at each epoch's end; 0: only that one", low=0.0
     )
+    latency_s: float = _setting(
+        1.0, "most seconds spent at the end of a run on timing the model, short runs spend less; 0: off", low=0.0, high=3600.0
+    )
     keep: str = _setting(
         "all", "checkpoints left behind by a finished run: all (last two and best), best or none", choices=("all", "best", "none")
     )

@@ -10,6 +10,7 @@ import numpy as np
 from cifar_lab import memory, storage
 from cifar_lab.analysis.confusion import save_confusion
 from cifar_lab.analysis.curves import save_curves
+from cifar_lab.analysis.latency import short_latency
 from cifar_lab.analysis.report import save_report
 from cifar_lab.analysis.samples import save_samples
 from cifar_lab.config import Config
@@ -22,6 +23,9 @@ from cifar_lab.parts import Parts
 from cifar_lab.runs import RunFolder
 from cifar_lab.signals import StopFlag
 from cifar_lab.tracking import METRICS_FILE
+
+_LEAST_S, _SHARE = 0.05, 0.05
+"""Timing the model may take so many seconds, and so much of the training's time, up to ``train.latency_s``."""
 
 
 def select_weights(config: Config, parts: Parts, folder: Path) -> int | None:
@@ -68,6 +72,7 @@ def measure(
     rows = storage.read_lines(folder.path / METRICS_FILE)
     _draw(config, splits, predictions["test"][1], folder.path, rows, best_epoch)
     cost = {**parts.cost, **_effort(parts, rows)}
+    cost |= _speed(config, parts, cost["train_s"])
     if features.by_split:
         cost["features_s"] = features.seconds
     storage.write_json(folder.path / "cost.json", cost)
@@ -153,3 +158,23 @@ def _effort(parts: Parts, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "peak_memory_mib": memory.peak_mib(parts.state.device),
         "peak_memory_of": "CUDA allocator" if parts.state.device.type == "cuda" else "process",
     }
+
+
+def _speed(config: Config, parts: Parts, train_s: float) -> dict[str, Any]:
+    """``latency`` and ``inference`` of the tested model, in a time that a short run does not notice; nothing where it is off.
+
+    The batch is the evaluation's, and no larger than the test set: it needs no memory that the run has not had.
+    """
+    train, state = config.train, parts.state
+    if train.latency_s == 0:
+        return {"latency": None, "inference": None}
+    size = config.data.input_size or parts.splits.train.images.shape[-1]
+    return short_latency(
+        state.eval_model,
+        (3, size, size),
+        min(train.eval_batch_size, len(parts.splits.test)),
+        state.device,
+        precision=state.precision,
+        channels_last=train.channels_last,
+        max_s=min(train.latency_s, _LEAST_S + _SHARE * train_s),
+    )

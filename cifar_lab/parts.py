@@ -66,22 +66,22 @@ def build_parts(
     """
     train, size = config.train, config.data.input_size or splits.train.images.shape[-1]
     runtime.seed_everything(config.seed)
-    with _refusals("model", config.model.name):
+    with refusals("model", config.model.name):
         model = build_model(config.model.name, num_classes=splits.num_classes, input_size=size, **config.model.settings)
     notes = load_start(config, model, stop=stop, progress=progress)
     model = model.to(device=device)
     if train.channels_last:
         model = model.to(memory_format=torch.channels_last)  # pyrefly: ignore
     train.precision = runtime.resolve_precision(train.precision, device, model)
-    _check_forward(model, config.model.name, splits, size, device)
+    check_forward(model, config.model.name, splits.num_classes, size, device)
     cost = model_cost(model, (3, size, size), device)
     statistics = normalization(config.data.normalize, splits.train)
     batches = build_batches(config, splits.train, statistics, device, training=True, num_classes=splits.num_classes)
     val = build_batches(config, splits.val, statistics, device) if splits.val is not None else None
     steps = steps_per_epoch(len(batches), train.accumulation_steps)
-    with _refusals("optimizer", config.optimizer.name):
+    with refusals("optimizer", config.optimizer.name):
         optimizer = build_optimizer(config.optimizer.name, model, **config.optimizer.settings)
-    with _refusals("schedule", config.schedule.name):
+    with refusals("schedule", config.schedule.name):
         schedule = build_schedule(
             config.schedule.name,
             lr=optimizer.param_groups[0]["lr"],
@@ -173,8 +173,12 @@ def build_batches(
     )
 
 
-def _check_forward(model: nn.Module, name: str, splits: Splits, size: int, device: torch.device) -> None:
-    """Ask the model about one blank image: what does not fit is found before anything is written."""
+def check_forward(model: nn.Module, name: str, num_classes: int, size: int, device: torch.device) -> None:
+    """Ask the model about one blank image: what does not fit is found before anything is written.
+
+    Raises:
+        ConfigError: It does not take images of this size, or does not answer with one logit per class.
+    """
     images = torch.zeros(1, 3, size, size, device=device)
     was_training = model.training
     with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.no_grad():
@@ -190,12 +194,12 @@ def _check_forward(model: nn.Module, name: str, splits: Splits, size: int, devic
         finally:
             model.train(was_training)
     found = list(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
-    if found != [1, splits.num_classes]:
-        raise ConfigError(f"model={name} answers one image with {found}; must be logits [1, {splits.num_classes}]")
+    if found != [1, num_classes]:
+        raise ConfigError(f"model={name} answers one image with {found}; must be logits [1, {num_classes}]")
 
 
 @contextlib.contextmanager
-def _refusals(kind: str, name: str) -> Iterator[None]:
+def refusals(kind: str, name: str) -> Iterator[None]:
     """A value that a builder refuses is the person's; so is whatever goes wrong in their own plugin."""
     try:
         yield

@@ -26,7 +26,7 @@ REFERENCE = Path("outputs/reference")
 PREDICTIONS = "test_predictions.npz"
 SUMS = "SHA256SUMS"
 """Digests of all other files, as `sha256sum --check` reads them."""
-PLACES = ("threads", "device", "data.root", "data.download")
+PLACES = ("threads", "device", "data.root", "data.download", "train.latency_s")
 _OF_ONE_MACHINE = ("hydra.run.dir=", "data.root=")
 MARKS = ("<!-- results -->", "<!-- end of results -->")
 _COPIED = (

@@ -104,6 +104,17 @@ def cpu_has_bf16() -> bool:
     return any(getattr(torch.cpu, name)() for name in probes if hasattr(torch.cpu, name))
 
 
+def emulated_precisions(device: torch.device) -> dict[str, str]:
+    """Precisions that this device has no units for -> why; they work there, many times slower than fp32."""
+    if device.type == "cuda":
+        return {} if torch.cuda.get_device_capability(device) >= (8, 0) else {"bf16": "this GPU has no bf16 units"}
+    if device.type == "mps":
+        return {"bf16": "not supported on MPS", "fp16": "not supported on MPS"}
+    has_fp16 = torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_fp16_supported())
+    missing = {"bf16": cpu_has_bf16(), "fp16": has_fp16}
+    return {name: f"this CPU has no {name} units and emulates them" for name, is_there in missing.items() if not is_there}
+
+
 def set_threads(threads: int) -> None:
     """Use this many CPU threads; 0 leaves torch's choice."""
     if threads > 0:

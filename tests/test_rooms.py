@@ -85,8 +85,28 @@ ROOMS: dict[str, set[str]] = {
     "verify": {*BASE, "reference", "runs", "saved", "tables"},
     "rerun": {*BASE, "display", "pipeline", "plugins", "reference", "runs", "runtime", "saved", "schema"},
     "saved": {*BASE, "data", "engine", "models"},
+    "costing": {*BASE, "analysis", "models", "optim", "parts", "runtime", "saved"},
+    "benching": {*BASE, "analysis", "costing", "data", "optim", "parts", "runtime"},
+    "cost_tables": {"display"},
     # 7
-    "cli": {"__init__", "completion", "errors", "flags", "listing", "plugins", "reference", "rerun", "train", "verify"},
+    "cli": {
+        "__init__",
+        "benching",
+        "completion",
+        "cost_tables",
+        "costing",
+        "errors",
+        "flags",
+        "listing",
+        "plugins",
+        "reference",
+        "rerun",
+        "saved",
+        "schema",
+        "storage",
+        "train",
+        "verify",
+    },
 }
 HYDRA = {"overrides", "schema", "sweeps", "train", "explain", "completion"}
 """Rooms that know that Hydra exists, beside the plug-in shells."""

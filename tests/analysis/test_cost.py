@@ -5,12 +5,13 @@ import warnings
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from cifar_lab.analysis.cost import model_cost
+from cifar_lab.analysis.cost import keras_params, model_cost, size_on_disk
 from cifar_lab.models.build import build_model
 
 
@@ -35,6 +36,48 @@ def test_published_sizes(name, params, macs):
     assert cost["flops"] == 2 * cost["macs"]
     assert cost["macs"] == sum(cost["macs_by_operator"].values())
     assert set(cost["macs_by_operator"]) == {"convolution", "linear"}
+
+
+@pytest.mark.parametrize("name", ["mobilenet_like", "vit", "few_param_resnet", "efficientnet_b0", "dense_dnn"])
+def test_both_counters_agree(name):
+    """The documented difference is none: torch's counter sees depthwise convolutions and both products of attention too."""
+    model = build_model(name, num_classes=10, input_size=32)
+    assert model_cost(model, (3, 32, 32))["macs"] == torch_macs(model, (3, 32, 32))
+
+
+@pytest.mark.parametrize(
+    ("name", "trainable", "total"),
+    [
+        # https://keras.io/api/applications: parameters of keras.applications with 1,000 classes; EfficientNetB0's 7 of its
+        # own layer for normalising pictures left out
+        ("mobilenet_v2", 3_504_872, 3_538_984),
+        ("efficientnet_b0", 5_288_548, 5_330_571 - 7),
+    ],
+)
+def test_keras_total_is_what_keras_states_for_its_own_networks(name, trainable, total):
+    with torch.device("meta"):
+        model = build_model(name, num_classes=1000, input_size=224)
+    assert sum(p.numel() for p in model.parameters()) == trainable
+    assert keras_params(model) == total
+
+
+def test_keras_total_by_hand():
+    norm = nn.BatchNorm2d(6)
+    layers = [nn.Conv2d(3, 6, 3), norm, nn.BatchNorm2d(6, track_running_stats=False), nn.GroupNorm(2, 6), norm]
+    model = nn.Sequential(*layers)
+    model.register_buffer("other", torch.zeros(100))
+    # convolution 168; three norms of 12 (one of them twice in the list); mean and variance of one of them
+    assert keras_params(model) == 168 + 3 * 12 + 2 * 6
+    model[0].requires_grad_(False)
+    cost = model_cost(model, (3, 8, 8))
+    assert (cost["num_params_trainable"], cost["num_params"], cost["num_params_keras"]) == (36, 204, 216)
+
+
+def test_size_on_disk_is_that_of_the_file(tmp_path):
+    model = build_model("mobilenet_like", num_classes=10, input_size=32)
+    safetensors.torch.save_model(model, str(tmp_path / "model.safetensors"))
+    assert size_on_disk(model) == (tmp_path / "model.safetensors").stat().st_size
+    assert size_on_disk(model) > 4 * keras_params(model)
 
 
 # layers, input shape, multiply-adds by hand
