@@ -83,8 +83,23 @@ ROOMS: dict[str, set[str]] = {
     },
     "reference": {*BASE, "tables"},
     "saved": {*BASE, "data", "engine", "models"},
+    "comparing": {*BASE, "analysis", "display", "runs", "saved"},
+    "finding": {*BASE, "display", "explain", "runs"},
+    "asking": {*BASE, "data", "display", "engine", "saved"},
     # 7
-    "cli": {"__init__", "completion", "errors", "flags", "listing", "plugins", "reference", "train"},
+    "cli": {
+        "__init__",
+        "asking",
+        "comparing",
+        "completion",
+        "errors",
+        "finding",
+        "flags",
+        "listing",
+        "plugins",
+        "reference",
+        "train",
+    },
 }
 HYDRA = {"overrides", "schema", "sweeps", "train", "explain", "completion"}
 """Rooms that know that Hydra exists, beside the plug-in shells."""
@@ -94,9 +109,11 @@ TORCHLESS = {
     "config",
     "errors",
     "explain",
+    "finding",
     "flags",
     "listing",
     "plugins",
+    "runs",
     "signals",
     "signatures",
     "storage",
