@@ -100,14 +100,16 @@ def paired_difference(counts: PairedCounts, confidence: float = CONFIDENCE) -> I
     z = float(stats.norm.isf((1 - confidence) / 2))
     estimate = counts.difference
     # The score falls as the difference it is asked about rises: +z at the lower end, 0 at the estimate, -z at the upper.
-    ends = []
+    ends: list[float] = []
     for bound, wanted in ((-1.0, z), (1.0, -z)):
         if estimate == bound:
             ends.append(bound)
             continue
-        inside = bound * (1 - 1e-12)  # at -1 and 1 themselves the variance may be nothing
-        ends.append(optimize.brentq(lambda d, wanted=wanted: _score(counts, d) - wanted, *sorted((inside, estimate)), xtol=1e-12))
-    return Interval(float(ends[0]), float(ends[1]))
+        # At -1 and 1 themselves the variance may be nothing.
+        low, high = sorted((bound * (1 - 1e-12), estimate))
+        found = optimize.root_scalar(lambda d, wanted=wanted: _score(counts, d) - wanted, bracket=(low, high), xtol=1e-12)
+        ends.append(float(found.root))
+    return Interval(*ends)
 
 
 def _score(counts: PairedCounts, difference: float) -> float:

@@ -20,6 +20,7 @@ ROOMS: dict[str, set[str]] = {
     "config": set(),
     "rules": {"config"},
     "errors": set(),
+    "differing": set(),
     "display": set(),
     "memory": set(),
     "metrics": {"errors"},
@@ -83,8 +84,8 @@ ROOMS: dict[str, set[str]] = {
     },
     "reference": {*BASE, "tables"},
     "saved": {*BASE, "data", "engine", "models"},
-    "comparing": {*BASE, "analysis", "display", "runs", "saved"},
-    "finding": {*BASE, "display", "explain", "runs"},
+    "comparing": {*BASE, "analysis", "differing", "display", "runs", "saved"},
+    "finding": {*BASE, "differing", "display", "explain", "runs"},
     "asking": {*BASE, "data", "display", "engine", "saved"},
     # 7
     "cli": {
@@ -107,6 +108,8 @@ TORCHLESS = {
     "saved",
     "cli",
     "config",
+    "differing",
+    "display",
     "errors",
     "explain",
     "finding",

@@ -1,11 +1,13 @@
 """Two runs against each other: what one confuses more than the other, and images that only one side gets right."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import Colormap, LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from cifar_lab.analysis.figures import BAD_COLOR, GOOD_COLOR, headline, shorten
 
@@ -54,7 +56,9 @@ def draw_difference(figure: Figure, difference: np.ndarray, class_names: Sequenc
     axes.set_yticks(range(num_classes), labels=names, fontsize=size, parse_math=False)
     axes.set_xlabel("predicted class", fontsize=10)
     axes.set_ylabel("true class", fontsize=10)
-    axes.set_title("difference of the confusion matrices, in images:\nmore is better on the diagonal, worse beside it", fontsize=10)
+    axes.set_title(
+        "difference of the confusion matrices, in images:\nmore is better on the diagonal, worse beside it", fontsize=10
+    )
     axes.spines[:].set_visible(True)
     axes.spines[:].set_color("#aaaaaa")
     axes.tick_params(length=2)
@@ -71,14 +75,12 @@ def draw_difference(figure: Figure, difference: np.ndarray, class_names: Sequenc
         axes.add_patch(_frame(k))
 
 
-def _upright(few: bool) -> dict[str, object]:
+def _upright(few: bool) -> dict[str, Any]:
     return {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if few else {"rotation": 90}
 
 
-def _frame(k: int) -> object:
+def _frame(k: int) -> Rectangle:
     """A frame around a cell of the diagonal, where right answers are counted."""
-    from matplotlib.patches import Rectangle
-
     return Rectangle((k - 0.5, k - 0.5), 1, 1, fill=False, edgecolor="#555555", linewidth=0.8)
 
 

@@ -9,7 +9,9 @@ from cifar_lab.cli.app import app
 
 @app.command()
 def compare(
-    runs: Annotated[list[str], typer.Argument(help="Folders of finished runs, or evidence below outputs/reference; two or more.")],
+    runs: Annotated[
+        list[str], typer.Argument(help="Folders of finished runs, or evidence below outputs/reference; two or more.")
+    ],
     out: Annotated[str | None, typer.Option(help="Where it goes; default outputs/compare/NAMES.")] = None,
     tables: Annotated[str, typer.Option(help="Formats of the tables: csv, md, tex.")] = "csv,md",
     figures: Annotated[str, typer.Option(help="Formats of the pictures: png, pdf, svg.")] = "png",

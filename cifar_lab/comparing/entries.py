@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from cifar_lab import storage
+from cifar_lab.differing import differing, words
 from cifar_lab.errors import CheckpointError, ConfigError
 from cifar_lab.runs import comparable
 from cifar_lab.saved import SavedRun, load_run
@@ -123,23 +124,11 @@ def _labels(runs: Sequence[SavedRun]) -> list[str]:
     labels = []
     for run in runs:
         alike = [other for other in runs if other.result["model"] == run.result["model"]]
-        labels.append(run.result["model"] + _differing(run, alike) if len(alike) > 1 else run.result["model"])
+        unlike = differing([_settings(other) for other in alike])[alike.index(run)]
+        shown = words(unlike) if len(unlike) <= _MAX_DIFFERING else f"({run.path.name})"
+        labels.append(f"{run.result['model']} {shown}".strip())
     usable = len(set(labels)) == len(labels) and all(len(label) <= _LONGEST_LABEL for label in labels)
     return labels if usable else _folder_labels(runs)
-
-
-def _differing(run: SavedRun, alike: Sequence[SavedRun]) -> str:
-    """`` lr=0.01 conv=separable``: the settings in which runs of one model differ."""
-    flat = [_settings(other) for other in alike]
-    keys = [key for key in dict.fromkeys(key for one in flat for key in one) if len({str(one.get(key)) for one in flat}) > 1]
-    # A component's name says more than the keys that come and go with it.
-    named = [key for key in keys if key.endswith(".name")]
-    own = _settings(run)
-    shown = [key for key in keys if not any(key != n and key.startswith(n.removesuffix("name")) for n in named)]
-    if not 0 < len(shown) <= _MAX_DIFFERING:
-        return f" ({run.path.name})"
-    words = [f"{key.removesuffix('.name').rpartition('.')[2]}={own.get(key)}" for key in shown]
-    return f" {' '.join(words)}"
 
 
 def _folder_labels(runs: Sequence[SavedRun]) -> list[str]:
@@ -182,7 +171,7 @@ def same_test_set(first: SavedRun, second: SavedRun) -> str:
     if not np.array_equal(first.labels(), second.labels()):
         return f"other images of {one['name']} ({len(first.labels()):,} and {len(second.labels()):,}, labels differ)"
     ids = [run.ids() for run in (first, second) if run.has("test_ids")]
-    if len(ids) == 2 and not np.array_equal(*ids):
+    if len(ids) == 2 and not np.array_equal(ids[0], ids[1]):
         return f"other images of {one['name']} (ids differ)"
     return ""
 

@@ -123,7 +123,9 @@ def compare(
         made.files += pictures.draw_difference(folder, pairs[0], names, figure_formats)
         images, reason = pictures.test_images(pairs[0], data_root)
         if images is None:
-            notes.append(f"no pictures of the images that only one side gets right: {reason} (--data-root DIR names their folder)")
+            notes.append(
+                f"no pictures of the images that only one side gets right: {reason} (--data-root DIR names their folder)"
+            )
         elif pairs[0].counts.only_first + pairs[0].counts.only_second:
             made.files += pictures.draw_only_one_right(folder, pairs[0], images, names, figure_formats)
     made.files += [folder / "comparison.md", folder / "comparison.json"]
@@ -152,7 +154,9 @@ def _notes(entries: Sequence[Entry]) -> list[str]:
     if len({run.result["digests"]["code"] for run in runs}) > 1:
         notes.append("the code changed between the runs (code digests differ)")
     if len({run.result["digests"]["data"] for run in runs}) > 1:
-        notes.append("trained and validated on different images (data digests differ): validation curves are not of the same ones")
+        notes.append(
+            "trained and validated on different images (data digests differ): validation curves are not of the same ones"
+        )
     for text in dict.fromkeys(note for run in runs for note in run.result["data"].get("notes") or ()):
         notes.append(f"data: {text}")
     for entry in entries:

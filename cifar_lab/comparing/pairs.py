@@ -123,11 +123,12 @@ def _over_seeds(first: Entry, second: Entry, shared: Sequence[int]) -> tuple[flo
     """Mean difference of test accuracy over shared seeds and its interval."""
     if len(shared) < 2:
         return None, None
-    values = []
+    values: list[list[float]] = []
     for entry in (first, second):
         by_seed = {run.result["seed"]: run.metrics["test"]["accuracy"] for run in reversed(entry.runs)}
         values.append([by_seed[seed] for seed in shared])
-    return statistics.fmean(np.subtract(*values)), stats.paired_mean_difference(*values)
+    one, two = values
+    return statistics.fmean(one) - statistics.fmean(two), stats.paired_mean_difference(one, two)
 
 
 def p_text(p: float) -> str:

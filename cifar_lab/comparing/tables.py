@@ -22,7 +22,7 @@ BEST = {
 }
 BEST_RULE = (
     "best for: highest mean test accuracy, fewest parameters, fewest MACs, shortest training, lowest latency, least peak memory;"
-    " equals share a word. Seconds and memory get one only where every run was measured alike: same device, threads and precision."
+    " equals share a word. Seconds and memory count only where all runs were measured alike: device, threads, precision."
 )
 DASH = "-"
 
@@ -143,7 +143,10 @@ def convergence_table(entries: Sequence[Entry]) -> Table:
     columns = [Column("validation accuracy", lambda row: f"{100 * row['val_accuracy']:.0f} %", is_number=False)]
     columns += [Column(entry.label, _milestone(entry)) for entry in entries]
     return Table(
-        "convergence", "First epoch and seconds of training with validation until a validation accuracy is reached.", columns, rows
+        "convergence",
+        "First epoch and seconds of training with validation until a validation accuracy is reached.",
+        columns,
+        rows,
     )
 
 
