@@ -11,7 +11,7 @@ import numpy as np
 from rich.markup import escape
 from rich.table import Table
 
-from cifar_lab.display import LabConsole
+from cifar_lab.display import table_console
 from cifar_lab.errors import CheckpointError, ConfigError, DataError
 from cifar_lab.metrics import softmax
 from cifar_lab.saved import SavedRun, load_run
@@ -149,7 +149,7 @@ def _plain(answer: Answer) -> dict[str, Any]:
 
 def _print(run: SavedRun, answers: Sequence[Answer]) -> None:
     """One line per photo: classes with their probabilities, the most probable first."""
-    console = LabConsole()
+    console = table_console()
     table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
     for answer in answers:
         if answer.top:

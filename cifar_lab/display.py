@@ -17,6 +17,7 @@ from rich.table import Table
 _BAR_EVERY_S = 0.25
 _LINE_EVERY_S = 60.0
 _MIB = 2**20
+_NO_WINDOW = 1000  # characters
 _WIDE_CONSOLE = 110  # characters; a narrower one gets a shorter bar
 
 
@@ -27,6 +28,14 @@ class LabConsole(Console):
         """rich would end the process here."""
         self.quiet = True
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def table_console() -> LabConsole:
+    """A console for wide tables: folded on a terminal, and whole lines in a pipe or a file, where nobody's window is."""
+    console = LabConsole()
+    if not console.is_terminal:
+        console.width = _NO_WINDOW
+    return console
 
 
 def say(text: str) -> None:

@@ -17,7 +17,7 @@ from cifar_lab.analysis.typeset import Table, check_formats, save_table, to_mark
 from cifar_lab.comparing import pictures, tables
 from cifar_lab.comparing.entries import MEASURES, Entry, check_same_test_set, default_name, load_entries
 from cifar_lab.comparing.pairs import Pair, compare_pairs
-from cifar_lab.display import LabConsole
+from cifar_lab.display import table_console
 from cifar_lab.errors import CheckpointError, ConfigError
 
 DEFAULT = Path("outputs/compare")
@@ -216,7 +216,7 @@ def show(made: Comparison, *, as_json: bool) -> None:
         plain = storage.read_json(made.folder / "comparison.json")
         print(json.dumps({**plain, "folder": str(made.folder)}, indent=2, ensure_ascii=False))
         return
-    console = LabConsole()
+    console = table_console()
     for table in made.tables:
         if table.name != "classes" and table.rows:
             console.print(_grid(table, turned=table.name in ("runs", "pairs") and len(table.rows) <= _TURNED_UP_TO))

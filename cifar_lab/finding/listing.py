@@ -12,7 +12,7 @@ from rich.table import Table
 
 from cifar_lab import storage
 from cifar_lab.differing import differing, words
-from cifar_lab.display import LabConsole, duration
+from cifar_lab.display import duration, table_console
 from cifar_lab.errors import ConfigError
 from cifar_lab.finding.filters import Filter, best_first, choose, parse_filter
 from cifar_lab.finding.records import MISSING, Record, find_runs
@@ -128,7 +128,7 @@ def _plain(value: Any) -> Any:
 def _print(
     rows: Sequence[dict[str, Any]], found: int, all_runs: int, extra: Sequence[str], where: Sequence[str], *, by_config: bool
 ) -> None:
-    console = LabConsole()
+    console = table_console()
     places = ", ".join(map(str, where))
     if not all_runs:
         console.print(f"no runs below {places}", markup=False, highlight=False, soft_wrap=True)
@@ -144,13 +144,16 @@ def _print(
     for row in rows:
         table.add_row(*(escape(cell) for cell in (_group_cells(row, extra) if by_config else _run_cells(row, extra))))
     console.print(table)
+    for row in rows:
+        if row["problem"]:
+            name = row["folders"][0] if by_config else row["folder"]
+            console.print(f"{name}: {row['problem']}", markup=False, highlight=False, soft_wrap=True)
     what = "configurations" if by_config else "runs"
     limited = f"{len(rows)} of {found} {what}" if len(rows) < found else f"{found} {what}"
     console.print(f"{limited}; {all_runs} runs below {places}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _run_cells(row: dict[str, Any], extra: Sequence[str]) -> list[str]:
-    status = row["status"] if not row["problem"] else f"{row['status']}: {row['problem']}"
     return [
         row["folder"],
         *(_text(row[key]) for key in ("model", "data", "seed")),
@@ -159,7 +162,7 @@ def _run_cells(row: dict[str, Any], extra: Sequence[str]) -> list[str]:
         _text(row["epochs"]),
         "-" if row["cost.train_s"] is None else duration(row["cost.train_s"]),
         *(_text(row[key]) for key in extra),
-        status,
+        row["status"],
     ]
 
 
@@ -167,8 +170,6 @@ def _group_cells(row: dict[str, Any], extra: Sequence[str]) -> list[str]:
     seconds = row["cost.train_s"]["mean"]
     folders = _folders(row["folders"])
     notes = [f"{count} {status}" for status, count in row["others"].items()]
-    if row["problem"] and notes:
-        notes[-1] += f": {row['problem']}"
     notes += [f"seed {seed} {count} times" for seed, count in Counter(row["seeds"]).items() if count > 1]
     return [
         _text(row["model"]),
