@@ -7,9 +7,11 @@
 A folder of evidence (outputs/reference/NAME) is read as well; it has test predictions without logits, and no model.
 """
 
+import zlib
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
 
 import numpy as np
 import yaml
@@ -209,7 +211,7 @@ class SavedRun:
         try:
             with np.load(path, allow_pickle=False) as saved:
                 return {name: saved[name] for name in saved.files}
-        except (OSError, ValueError, EOFError) as error:
+        except (OSError, ValueError, EOFError, BadZipFile, zlib.error) as error:
             raise CheckpointError(f"{path} cannot be read: {error}") from error
 
     def _saved(self, name: str, split: str) -> np.ndarray:

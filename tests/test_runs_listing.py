@@ -53,7 +53,9 @@ def plain(place):
     for path in sorted(place.rglob("result.json")):
         one = json.loads(path.read_text())
         lr = float(path.parent.name.split("=")[1].split(",")[0])
-        rows.append((one["model"], lr, one["seed"], one["metrics"]["val"]["accuracy"], one["metrics"]["test"]["accuracy"], path.parent))
+        rows.append(
+            (one["model"], lr, one["seed"], one["metrics"]["val"]["accuracy"], one["metrics"]["test"]["accuracy"], path.parent)
+        )
     return rows
 
 
@@ -120,7 +122,9 @@ def test_sorting_is_best_first_and_can_be_cut(place, plain):
 def test_seeds_are_put_together(place, plain):
     found = rows(place, "--by-config", "--sort", "test.accuracy")
     assert len(found) == 20
-    assert [row["test.accuracy"]["mean"] for row in found] == sorted((row["test.accuracy"]["mean"] for row in found), reverse=True)
+    assert [row["test.accuracy"]["mean"] for row in found] == sorted(
+        (row["test.accuracy"]["mean"] for row in found), reverse=True
+    )
     for row in found:
         own = [p for p in plain if p[0] == row["model"] and p[1] == row["settings"]["optimizer.lr"]]
         assert row["n"] == len(own) == 25

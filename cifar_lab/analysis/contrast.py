@@ -70,7 +70,8 @@ def draw_difference(figure: Figure, difference: np.ndarray, class_names: Sequenc
             value = int(difference[row, column])
             color = "white" if abs(value) > 0.62 * top else "black"
             text = f"{value:+d}".replace("-", "−")
-            axes.text(column, row, text, ha="center", va="center", fontsize=min(9.0, 40 / len(text)), color=color)
+            cell = axes.text(column, row, text, ha="center", va="center", fontsize=min(9.0, 40 / len(text)), color=color)
+            cell.set_in_layout(False)  # it is inside anyway, and measuring a hundred of them takes a while
     for k in range(num_classes):
         axes.add_patch(_frame(k))
 

@@ -67,7 +67,7 @@ def draw_tradeoff(figure: Figure, points: Sequence[Point], bars: str) -> list[Bb
         handles = [_handle(number, shorten(p.label, _NAME_LENGTH)) for number, p in enumerate(points)]
         for axes, left in zip(panels, (0.075, 0.42), strict=True):
             axes.set_position((left, 0.125, 0.27, 0.735))
-        figure.legend(handles=handles, loc="center left", bbox_to_anchor=(0.70, 0.5), fontsize=9)
+        figure.legend(handles=handles, loc="upper left", bbox_to_anchor=(0.70, 0.9), fontsize=8)
         return []
     return [box for boxes in labels for box in boxes or ()]
 

@@ -17,6 +17,8 @@ from cifar_lab.saved import SavedRun, load_run
 
 _LONGEST_LABEL = 60
 _MAX_DIFFERING = 3
+_MAX_ENTRIES = 24
+"""As many lines as pictures have colors and dashes for."""
 
 
 def _training_s(run: SavedRun) -> float | None:
@@ -90,8 +92,8 @@ def load_entries(folders: Sequence[Path | str]) -> list[Entry]:
     Where all are of one configuration, each stands for itself: then its seeds are what is compared.
 
     Raises:
-        CheckpointError: A folder is no finished run.
-        ConfigError: Fewer than two, or one of them twice.
+        CheckpointError: A folder is no finished run, or its parts are of different ones.
+        ConfigError: Fewer than two, more than can be told apart, or one of them twice.
     """
     places = [Path(folder).resolve() for folder in folders]
     if len(places) < 2:
@@ -100,13 +102,26 @@ def load_entries(folders: Sequence[Path | str]) -> list[Entry]:
     if twice:
         raise ConfigError(f"{twice[0]} is given twice")
     runs = [load_run(folder) for folder in folders]
+    for run in runs:
+        if (run.predicted() == run.labels()).mean() != run.metrics["test"]["accuracy"]:
+            raise CheckpointError(f"{run.path}: result.json and the saved predictions do not belong together")
     groups: dict[str, list[SavedRun]] = {}
     for run in runs:
         groups.setdefault(storage.digest(_settings(run)), []).append(run)
     if len(groups) == 1:
+        _refuse_too_many(len(runs), "runs")
         return [Entry(label, (run,)) for label, run in zip(_labels_of_seeds(runs), runs, strict=True)]
+    _refuse_too_many(len(groups), "configurations")
     parts = [sorted(group, key=lambda run: run.result["seed"]) for group in groups.values()]
     return [Entry(label, tuple(part)) for label, part in zip(_labels([part[0] for part in parts]), parts, strict=True)]
+
+
+def _refuse_too_many(count: int, what: str) -> None:
+    if count > _MAX_ENTRIES:
+        raise ConfigError(
+            f"{count} {what}; compare puts at most {_MAX_ENTRIES} side by side",
+            hint="choose some: `cifar-lab runs --by-config --sort test.accuracy` orders them",
+        )
 
 
 def _settings(run: SavedRun) -> dict[str, Any]:

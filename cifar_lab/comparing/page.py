@@ -21,6 +21,7 @@ from cifar_lab.display import table_console
 from cifar_lab.errors import CheckpointError, ConfigError
 
 DEFAULT = Path("outputs/compare")
+_PAIRS_IN_WORDS = 10
 _TURNED_UP_TO = 4  # entries that stand side by side on a screen
 
 
@@ -100,7 +101,7 @@ def compare(
     if not figure_formats or [name for name in figure_formats if name not in FORMATS]:
         raise ConfigError(f"--figures {','.join(figure_formats)}; must be of {', '.join(FORMATS)}")
     entries = load_entries(folders)
-    notes = _notes(entries)
+    notes = notes_on(entries)
     if unpaired:
         notes.insert(0, "answers were not compared image by image (--unpaired): differences of accuracy are without a test")
     else:
@@ -117,8 +118,12 @@ def compare(
         made.files += save_table(folder, table, table_formats)
     made.files += pictures.draw_curves(folder, entries, figure_formats)
     made.files += pictures.draw_cost(folder, entries, figure_formats)
-    for pair in pairs:
-        made.files.append(_save_disagreements(folder, pair, names, pairs.index(pair) if len(pairs) > 1 else None))
+    if 0 < len(pairs) <= _PAIRS_IN_WORDS:
+        made.files.append(_save_disagreements(folder, pairs, names))
+    elif pairs:
+        notes.append(
+            f"{len(pairs)} pairs are only in the table of pairs: sentences and lists of images are for {_PAIRS_IN_WORDS} or fewer"
+        )
     if len(pairs) == 1:
         made.files += pictures.draw_difference(folder, pairs[0], names, figure_formats)
         images, reason = pictures.test_images(pairs[0], data_root)
@@ -140,7 +145,7 @@ def _refuse_run_folder(folder: Path) -> None:
         raise CheckpointError(f"--out {folder} is a run folder", hint="name a folder of its own", kept="nothing was written")
 
 
-def _notes(entries: Sequence[Entry]) -> list[str]:
+def notes_on(entries: Sequence[Entry]) -> list[str]:
     """In what the runs differ beside their settings, and what one run cannot say."""
     runs = [run for entry in entries for run in entry.runs]
     notes = []
@@ -167,18 +172,18 @@ def _notes(entries: Sequence[Entry]) -> list[str]:
     return notes
 
 
-def _save_disagreements(folder: Path, pair: Pair, class_names: Sequence[str], number: int | None) -> Path:
-    """only_one_right.csv: every test image that one side alone gets right."""
-    labels, answers = pair.runs[0].labels(), [run.predicted() for run in pair.runs]
+def _save_disagreements(folder: Path, pairs: Sequence[Pair], class_names: Sequence[str]) -> Path:
+    """only_one_right.csv: of every pair every test image that one side alone gets right."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["position", "true_class", "right", *(f"{place}_predicted" for place in ("first", "second"))])
-    for side, positions in zip(("first", "second"), pair.only_right, strict=True):
-        for k in positions.tolist():
-            writer.writerow([k, class_names[labels[k]], side, *(class_names[answer[k]] for answer in answers)])
-    name = "only_one_right.csv" if number is None else f"only_one_right_{number + 1}.csv"
-    storage.write_text(folder / name, text.getvalue())
-    return folder / name
+    writer.writerow(["first", "second", "right", "position", "true_class", "first_predicted", "second_predicted"])
+    for pair in pairs:
+        labels, answers = pair.runs[0].labels(), [run.predicted() for run in pair.runs]
+        for side, positions in zip(("first", "second"), pair.only_right, strict=True):
+            for k in positions.tolist():
+                writer.writerow([*pair.names, side, k, class_names[labels[k]], *(class_names[a[k]] for a in answers)])
+    storage.write_text(folder / "only_one_right.csv", text.getvalue())
+    return folder / "only_one_right.csv"
 
 
 def _page(made: Comparison) -> str:
@@ -200,7 +205,7 @@ def _page(made: Comparison) -> str:
 def sentences(made: Comparison) -> list[str]:
     """What was found, in words, and what to know before believing it."""
     found = []
-    for pair in made.pairs:
+    for pair in made.pairs if len(made.pairs) <= _PAIRS_IN_WORDS else ():
         text = pair.sentence()
         if pair.mean_interval and pair.mean_difference is not None:
             low, high = (100 * end for end in (pair.mean_interval.low, pair.mean_interval.high))
@@ -232,7 +237,7 @@ def _grid(table: Table, *, turned: bool) -> Grid:
     if turned:
         lines = list(zip(heads, *cells, strict=True))
         (_, *heads), cells = lines[0], [list(line) for line in lines[1:]]
-        heads = ["", *heads]
+        heads = [table.columns[0].title, *heads]
     grid = Grid(box=None, padding=(0, 2, 0, 0), title=table.name, title_justify="left", title_style="bold")
     for place, head in enumerate(heads):
         is_number = place > 0 if turned else table.columns[place].is_number

@@ -230,6 +230,7 @@ def _milestone(entry: Entry) -> Callable[[Row], str]:
         if not n:
             return "never"
         share = f" ({n} of {all_runs} runs)" if all_runs > 1 else ""
-        return f"epoch {row[f'{entry.label} epoch']:.4g}, {duration(row[f'{entry.label} seconds'])}{share}"
+        epoch = f"{row[f'{entry.label} epoch']:.1f}".removesuffix(".0")
+        return f"epoch {epoch}, {duration(row[f'{entry.label} seconds'])}{share}"
 
     return show
