@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from latex import latex_cells
 from PIL import Image
 from rig import ROOT, SMOKE
 from scipy import stats as scipy_stats
@@ -20,7 +21,7 @@ from cifar_lab.cli import app
 from cifar_lab.comparing.entries import default_name, load_entries
 from cifar_lab.comparing.page import compare, notes_on, sentences
 from cifar_lab.comparing.pairs import compare_pairs
-from cifar_lab.comparing.tables import best_for
+from cifar_lab.comparing.tables import best_for, runs_table
 from cifar_lab.errors import ConfigError
 
 REFERENCE = ROOT / "outputs" / "reference"
@@ -155,6 +156,27 @@ def test_files_and_words(two):
         with Image.open(two.folder / name) as picture:
             assert min(picture.size) > 400
     assert json.loads((two.folder / "comparison.json").read_text())["pairs"] == json.loads(json.dumps(two.plain()["pairs"]))
+
+
+def test_every_latex_table_can_be_read(two):
+    for name, rows in (("runs", 3), ("pairs", 2), ("convergence", 5), ("classes", 11)):
+        cells = latex_cells((two.folder / f"{name}.tex").read_text())
+        assert len(cells) == rows
+    assert cells[0][2:4] == [r"mobilenet\_like", r"small\_cnn"]
+
+
+def test_latency_is_shown_where_it_was_measured(tmp_path):
+    folders = [variant(tmp_path, f"lr{k}", optimizer__lr=float(k)) for k in (1, 2)]
+    for k, folder in enumerate(folders):
+        result = json.loads((folder / "result.json").read_text())
+        result["cost"]["latency"] = {"1": {"calls": 100, "call_ms": {"p50": 1.25 + k, "p90": 2.0, "p99": 3.0, "mean": 1.5}}}
+        (folder / "result.json").write_text(json.dumps(result))
+    table = runs_table(load_entries(folders))
+    assert [row["latency_ms"] for row in table.rows] == [1.25, 2.25]
+    assert "fastest to answer" in table.rows[0]["best_for"]
+    place = [column.title for column in table.columns].index("latency")
+    assert [line[place] for line in table.cells] == ["1.25 ms", "2.25 ms"]
+    assert "latency" not in [column.title for column in runs_table(load_entries([SMALL, DENSE])).columns]
 
 
 def test_sentences_turn_with_the_order(two):
