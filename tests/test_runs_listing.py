@@ -153,7 +153,7 @@ def odd(tmp_path, place):
         "noconfig": {"result.json": files["result.json"]},
         "badconfig": {**files, "config.yaml": "a: [1"},
         "foreign": {"result.json": '{"loss": 3}'},
-        "good/checkpoints/best": {"result.json": "not looked at"},
+        "good/checkpoints/best": files,  # below a run, so no run of its own
         ".hidden/run": files,
     }
     for name, content in cases.items():

@@ -22,7 +22,8 @@ BEST = {
 }
 BEST_RULE = (
     "best for: highest mean test accuracy, fewest parameters, fewest MACs, shortest training, lowest latency, least peak memory;"
-    " equals share a word, and where all are equal nobody gets it. Seconds and memory count only where all runs were measured alike: device, threads, precision."
+    " equals share a word, and where all are equal nobody gets it. Seconds and memory count only where all runs were"
+    " measured alike: device, threads, precision."
 )
 DASH = "-"
 
