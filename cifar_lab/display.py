@@ -17,6 +17,7 @@ from rich.table import Table
 _BAR_EVERY_S = 0.25
 _LINE_EVERY_S = 60.0
 _MIB = 2**20
+_NO_WINDOW = 1000  # characters
 _WIDE_CONSOLE = 110  # characters; a narrower one gets a shorter bar
 
 
@@ -27,6 +28,14 @@ class LabConsole(Console):
         """rich would end the process here."""
         self.quiet = True
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def table_console() -> LabConsole:
+    """A console for wide tables: folded on a terminal, and whole lines in a pipe or a file, where nobody's window is."""
+    console = LabConsole()
+    if not console.is_terminal:
+        console.width = _NO_WINDOW
+    return console
 
 
 def say(text: str) -> None:
@@ -76,7 +85,7 @@ class Display:
             speed = (done - self._begun_at) / max(now - self._began, 1e-9)
             large = total >= _MIB
             amount = f"{done / 1e6:.1f} of {total / 1e6:.1f} MB, {speed / 1e6:.2f} MB/s" if large else f"{done:,} of {total:,}"
-            left = f", {_duration((total - done) / speed)} left" if speed > 0 and done < total else ""
+            left = f", {duration((total - done) / speed)} left" if speed > 0 and done < total else ""
             self.line(f"{what}: {100 * done / total:.0f} % ({amount}{left})")
         self._loading = (what, now + 5.0)
 
@@ -132,7 +141,7 @@ class Display:
     def _refresh(self, now: float) -> None:
         passed = self._passed()
         per_batch = (now - self._began) / max(1, passed - (self._batches_before or 0))
-        left = _duration(per_batch * (self._all_batches - passed))
+        left = duration(per_batch * (self._all_batches - passed))
         speed = (self._images - self._images_before) / max(now - self._epoch_began, 1e-9)
         if self._bar is not None and self._task is not None:
             text = f"{self._last}{'  ' if self._last else ''}{speed:,.0f} images/s  {left} left"
@@ -198,13 +207,13 @@ def _cost_line(result: Mapping[str, Any]) -> str:
     cost = result["cost"]
     parts = [f"{cost['num_params']:,} parameters", f"{cost['macs'] / 1e6:,.2f} M MACs an image"]
     if cost["train_s"]:
-        parts.append(f"trained {_duration(cost['train_s'])} at {cost['images_per_s']:,.0f} images/s")
+        parts.append(f"trained {duration(cost['train_s'])} at {cost['images_per_s']:,.0f} images/s")
     if cost["peak_memory_mib"]:
         parts.append(f"peak memory {cost['peak_memory_mib']:,.0f} MiB")
     return f"{', '.join(parts)} on {result['device']} in {result['precision']}"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """``4.2 s``, ``3:07`` (minutes) or ``1:02:07``."""
     if seconds < 10:
         return f"{seconds:.1f} s"

@@ -7,9 +7,11 @@
 A folder of evidence (outputs/reference/NAME) is read as well; it has test predictions without logits, and no model.
 """
 
+import zlib
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
 
 import numpy as np
 import yaml
@@ -135,6 +137,10 @@ class SavedRun:
             return self.arrays["confidence"].astype(np.float64)
         return self.probs(split).max(axis=1)
 
+    def has(self, name: str) -> bool:
+        """Whether its file of predictions holds this array, such as ``test_ids``."""
+        return name in self._arrays
+
     def model(self, device: str = "cpu") -> "nn.Module":
         """The tested network with its weights, in evaluation mode.
 
@@ -160,11 +166,12 @@ class SavedRun:
         """Pixels a side that the model sees."""
         return self.config["data"].get("input_size") or self.result["data"]["image_size"][-1]
 
-    def splits(self, root: str | None = None) -> "Splits":
+    def splits(self, root: str | None = None, *, download: bool = True) -> "Splits":
         """The images that it was trained and tested on, read again and compared with what it saw.
 
         Args:
             root: Where the data set is now; None: where it was.
+            download: Whether a set that is not there may be downloaded, if the run was allowed to.
 
         Raises:
             DataError: It is not there.
@@ -176,6 +183,7 @@ class SavedRun:
         known = {key: value for key, value in self.config["data"].items() if key in DataConfig.__dataclass_fields__}
         if root is not None:
             known["root"] = root
+        known["download"] = download and known.get("download", True)
         splits = load_splits(DataConfig(**known))
         if splits.digest != self.result["digests"]["data"]:
             raise CheckpointError(
@@ -208,7 +216,7 @@ class SavedRun:
         try:
             with np.load(path, allow_pickle=False) as saved:
                 return {name: saved[name] for name in saved.files}
-        except (OSError, ValueError, EOFError) as error:
+        except (OSError, ValueError, EOFError, BadZipFile, zlib.error) as error:
             raise CheckpointError(f"{path} cannot be read: {error}") from error
 
     def _saved(self, name: str, split: str) -> np.ndarray:

@@ -20,6 +20,7 @@ DPI = 100
 TRAIN_COLOR, VAL_COLOR = "#0072b2", "#d55e00"  # Okabe and Ito: told apart by colour-blind readers
 GOOD_COLOR, BAD_COLOR = "#00805c", "#c1272d"
 QUIET_COLOR = "#666666"
+RUN_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#b8a800")  # one per run, likewise
 FORMATS = ("png", "pdf", "svg")
 _SMALLEST_HEADLINE = 9.0  # points
 _NO_DATE: dict[str, dict[str, Any]] = {"png": {"Software": None}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}

@@ -5,7 +5,7 @@ A command is a function in one of these modules; it imports what it needs inside
 
 import sys
 
-from cifar_lab.cli import evidence, measuring, training  # noqa: F401  (adds its commands, in the order in which --help lists them)
+from cifar_lab.cli import asking, comparing, evidence, finding, measuring, training  # noqa: F401  (they add their commands)
 from cifar_lab.cli.app import app
 
 
