@@ -139,7 +139,7 @@ class SavedRun:
 
     def has(self, name: str) -> bool:
         """Whether its file of predictions holds this array, such as ``test_ids``."""
-        return name in self._arrays
+        return name in self.arrays
 
     def model(self, device: str = "cpu") -> "nn.Module":
         """The tested network with its weights, in evaluation mode.

@@ -17,6 +17,13 @@ def version() -> None:
     print(f"cifar-lab {__version__}")
 
 
+_ORDER = (
+    *("train", "list", "runs", "analyze", "compare", "predict", "rerun", "robustness"),
+    *("cost", "bench", "eda", "schedule", "keep", "results", "verify", "version"),
+)
+app.registered_commands.sort(key=lambda command: _ORDER.index(command.name or getattr(command.callback, "__name__", "")))
+
+
 def main() -> None:
     """Entry point of the console script."""
     if sys.argv[1:] == ["--version"]:
