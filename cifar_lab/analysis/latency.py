@@ -96,14 +96,14 @@ def measure_throughput(call: Call, device: torch.device, images: int, *, max_s: 
         call: Answers ``images`` images; warmed up here by one call.
         device: What it uses.
         images: Per call.
-        max_s: Seconds that it should take in all; 0: three windows of half a second, or of one call where that takes longer.
+        max_s: Seconds that it may take in all; 0: three windows of half a second, or of one call where that takes longer.
 
     Returns:
         ``images_per_s``, the median of up to three windows, with ``low``, ``high`` and the ``calls`` in each window.
     """
     timer = _Timer(call, device)
     once = max(timer.time()[0] / 1e3, 1e-9)
-    per_window = max(1, int(max_s / 3 / once)) if max_s > 0 else math.ceil(_WINDOW_S / once)
+    per_window = math.ceil(_WINDOW_S / once) if max_s == 0 else max(1, int(min(_WINDOW_S, max_s / 3) / once))
     began, rates = time.perf_counter(), []
     while len(rates) < 3 and not (rates and max_s > 0 and time.perf_counter() - began >= max_s):
         rates.append(images * per_window / timer.window(per_window))
