@@ -169,7 +169,7 @@ def test_latency_is_shown_where_it_was_measured(tmp_path):
     folders = [variant(tmp_path, f"lr{k}", optimizer__lr=float(k)) for k in (1, 2)]
     for k, folder in enumerate(folders):
         result = json.loads((folder / "result.json").read_text())
-        result["cost"]["latency"] = {"1": {"calls": 100, "call_ms": {"p50": 1.25 + k, "p90": 2.0, "p99": 3.0, "mean": 1.5}}}
+        result["cost"]["latency"] = {"batch_1": {"calls": 100, "call_ms": {"p50": 1.25 + k, "p90": 2.0, "p99": 3.0, "mean": 1.5}}}
         (folder / "result.json").write_text(json.dumps(result))
     table = runs_table(load_entries(folders))
     assert [row["latency_ms"] for row in table.rows] == [1.25, 2.25]

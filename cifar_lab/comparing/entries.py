@@ -34,7 +34,8 @@ def before_s(run: SavedRun) -> float:
 
 def _latency_ms(run: SavedRun) -> float | None:
     """Median time of one call with one image."""
-    return run.result["cost"].get("latency", {}).get("1", {}).get("call_ms", {}).get("p50")
+    latency = run.result["cost"].get("latency") or {}
+    return latency.get("batch_1", {}).get("call_ms", {}).get("p50")
 
 
 MEASURES: dict[str, Callable[[SavedRun], float | None]] = {
