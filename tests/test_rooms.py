@@ -83,8 +83,15 @@ ROOMS: dict[str, set[str]] = {
     },
     "reference": {*BASE, "tables"},
     "saved": {*BASE, "data", "engine", "models"},
+    "augmented": {*BASE, "analysis", "data", "parts"},
+    "exploring": {*BASE, "analysis", "augmented", "data"},
+    "rates": {*BASE, "analysis", "data", "engine", "optim"},
+    "robustness": {*BASE, "analysis", "data", "engine", "memory", "runtime", "saved"},
     # 7
-    "cli": {"__init__", "completion", "errors", "flags", "listing", "plugins", "reference", "train"},
+    "cli": {
+        *("__init__", "completion", "errors", "flags", "listing", "plugins", "reference", "train"),
+        *("analysis", "data", "display", "exploring", "rates", "robustness", "runtime", "saved", "schema"),
+    },
 }
 HYDRA = {"overrides", "schema", "sweeps", "train", "explain", "completion"}
 """Rooms that know that Hydra exists, beside the plug-in shells."""

@@ -137,8 +137,8 @@ def _compare(first: Tensor, second: Tensor, rows: Tensor, columns: Tensor, mirro
     detail = _correlation(*(part - F.avg_pool2d(part, **around) for part in (a, b)))
     # Pictures of one color have no correlation, and those without detail none of it.
     whole, detail = (torch.where(equal, torch.ones_like(values), values) for values in (whole, detail))
-    columns_of = [values.tolist() for values in (rows, columns, whole, detail, equal)]
-    return [Pair(*values[:4], mirrored, values[4]) for values in zip(*columns_of, strict=True)]
+    values = zip(*(part.tolist() for part in (rows, columns, whole, detail, equal)), strict=True)
+    return [Pair(row, column, w, d, mirrored, same) for row, column, w, d, same in values]
 
 
 def _correlation(a: Tensor, b: Tensor) -> Tensor:
