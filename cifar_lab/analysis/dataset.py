@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cifar_lab.analysis.figures import QUIET_COLOR, TRAIN_COLOR, headline, save_figure, shorten
+from cifar_lab.analysis.figures import TRAIN_COLOR, headline, save_figure, shorten
 
 _SPLIT_COLORS = {"train": TRAIN_COLOR, "val": "#e69f00", "test": "#009e73"}
 _SPLIT_NAMES = {"train": "training", "val": "validation", "test": "test"}
@@ -78,19 +78,15 @@ def save_class_samples(
     columns = max(len(part) for part in samples)
 
     def draw(figure: Figure) -> None:
-        headline(figure, title, "mean image and training images of each class")
-        cells = _Cells(figure, len(samples), columns + 1, left=1.45, gap_after_first=0.15, top=0.62)
+        headline(figure, title, "mean image and first training images of each class")
+        cells = _Cells(figure, len(samples), columns + 1)
+        cells.head(0, "mean image")
         for row, (part, mean, name) in enumerate(zip(samples, means, class_names, strict=True)):
-            pictures = [np.nan_to_num(mean, nan=255.0).round().astype(np.uint8), *part]
-            for column, picture in enumerate(pictures):
-                axes = cells.picture(row, column, picture)
-                if row == 0 and column < 2:
-                    axes.set_title("mean" if column == 0 else "images", fontsize=10, loc="center" if column == 0 else "left")
-                if column == 0:
-                    text = shorten(name, _NAME_LENGTH)
-                    axes.set_ylabel(text, fontsize=10, rotation=0, ha="right", va="center", labelpad=6, parse_math=False)
+            cells.name(row, name)
+            for column, picture in enumerate([np.nan_to_num(mean, nan=255.0).round().astype(np.uint8), *part]):
+                cells.picture(row, column, picture)
 
-    return save_figure(folder / "class_samples", draw, *_Cells.size(len(samples), columns + 1, 1.45, 0.15, 0.62), formats)
+    return save_figure(folder / "class_samples", draw, *_Cells.size(len(samples), columns + 1), formats)
 
 
 def save_mean_images(
@@ -164,39 +160,56 @@ def _grid(figure: Figure, rows: int, columns: int, items: Sequence[Any] | np.nda
 
 
 class _Cells:
-    """Pictures in rows, placed by hand: measuring the texts of hundreds of axes takes longer than drawing them.
+    """Pictures in rows on one pair of axes in inches: hundreds of axes would take seconds.
 
     Args:
         figure: Of the size that ``size`` gives.
         rows: Of pictures.
-        columns: Of pictures.
-        left: Inches for the names of rows.
-        gap_after_first: Inches between the first column and the second.
-        top: Inches for the title and the names of columns.
+        columns: Of pictures, the first one set apart.
+        below: Inches below each row for a text.
     """
 
-    PICTURE, STEP = 0.74, 0.8  # inches
+    PICTURE, STEP, LEFT, GAP, TOP = 0.96, 1.02, 1.45, 0.12, 0.66  # inches; 96 pixels show each of 32 as 3
 
-    def __init__(self, figure: Figure, rows: int, columns: int, *, left: float, gap_after_first: float, top: float):
+    def __init__(self, figure: Figure, rows: int, columns: int, *, below: float = 0.0):
         figure.set_layout_engine("none")
-        self.figure, self.rows = figure, rows
-        self.left, self.gap = left, gap_after_first
+        self.rows, self.step = rows, self.STEP + below
+        width, height = self.size(rows, columns, below)
+        self.axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(0, height), autoscale_on=False)
+        self.axes.set_axis_off()
 
     @classmethod
-    def size(cls, rows: int, columns: int, left: float, gap_after_first: float, top: float) -> tuple[float, float]:
+    def size(cls, rows: int, columns: int, below: float = 0.0) -> tuple[float, float]:
         """Width and height of the figure in inches."""
-        return left + gap_after_first + cls.STEP * columns + 0.1, top + cls.STEP * rows + 0.08
+        return cls.LEFT + cls.GAP + cls.STEP * columns + 0.1, cls.TOP + (cls.STEP + below) * rows + 0.08
 
-    def picture(self, row: int, column: int, picture: np.ndarray) -> Axes:
+    def _corner(self, row: int, column: int) -> tuple[float, float]:
+        """Left and lower edge of a picture."""
+        x = self.LEFT + self.STEP * column + (self.GAP if column else 0.0)
+        return x, 0.08 + self.step * (self.rows - 1 - row) + self.step - self.STEP
+
+    def picture(self, row: int, column: int, picture: np.ndarray) -> None:
         """Draw uint8 [3, H, W] into a cell."""
-        width, height = self.figure.get_size_inches()
-        x = self.left + self.STEP * column + (self.gap if column else 0.0)
-        y = 0.08 + self.STEP * (self.rows - 1 - row)
-        axes = self.figure.add_axes((x / width, y / height, self.PICTURE / width, self.PICTURE / height))
-        axes.imshow(np.moveaxis(picture, 0, -1))
-        axes.set(xticks=[], yticks=[])
-        axes.spines[:].set_visible(False)
-        return axes
+        x, y = self._corner(row, column)
+        place = (x, x + self.PICTURE, y, y + self.PICTURE)
+        self.axes.imshow(np.moveaxis(picture, 0, -1), extent=place, aspect="auto", interpolation="nearest")
+
+    def name(self, row: int, text: str) -> None:
+        """To the left of a row."""
+        x, y = self._corner(row, 0)
+        short = shorten(text, _NAME_LENGTH)
+        self.axes.text(x - 0.08, y + self.PICTURE / 2, short, ha="right", va="center", fontsize=10, parse_math=False)
+
+    def head(self, column: int, text: str) -> None:
+        """Above a column."""
+        x, y = self._corner(0, column)
+        self.axes.text(x + self.PICTURE / 2, y + self.PICTURE + 0.05, text, ha="center", va="bottom", fontsize=9)
+
+    def text(self, row: int, column: int, text: str, *, inside: bool = False) -> None:
+        """Small, below a picture, or in place of one."""
+        x, y = self._corner(row, column)
+        y, anchor = (y + self.PICTURE / 2, "center") if inside else (y - 0.02, "top")
+        self.axes.text(x + self.PICTURE / 2, y, text, ha="center", va=anchor, fontsize=8, parse_math=False)
 
 
 def save_augmented(
@@ -220,25 +233,20 @@ def save_augmented(
         formats: See ``figures.save_figure``.
     """
     epochs = max(len(views) for _, views, _, _ in rows)
-    texts = any(text for *_, below in rows for text in below)
-    step = 1.06 if texts else 0.9
+    room = 0.31 if any(text for *_, below in rows for text in below) else 0.0
 
     def draw(figure: Figure) -> None:
         headline(figure, title, said)
-        grid = figure.subplots(len(rows), epochs + 1, squeeze=False, gridspec_kw={"wspace": 0.06, "hspace": 0.06})
+        cells = _Cells(figure, len(rows), epochs + 1, below=room)
+        for column in range(epochs + 1):
+            cells.head(column, f"epoch {column}" if column else "as stored")
         for row, (stored, views, label, below) in enumerate(rows):
-            line = grid[row]
-            for column, (axes, view) in enumerate(zip(line, [stored, *views], strict=True)):
-                axes.set(xticks=[], yticks=[])
-                axes.spines[:].set_visible(False)
+            cells.name(row, label)
+            for column, (view, text) in enumerate(zip([stored, *views], ["", *below], strict=True)):
                 if view is None:
-                    axes.text(0.5, 0.5, "left out", ha="center", va="center", fontsize=8, color=QUIET_COLOR)
+                    cells.text(row, column, "left out", inside=True)
                 else:
-                    axes.imshow(np.moveaxis(view, 0, -1))
-                if row == 0:
-                    axes.set_title("as stored" if column == 0 else f"epoch {column}", fontsize=9)
-                if column and texts:
-                    axes.set_xlabel(below[column - 1], fontsize=7, labelpad=2, parse_math=False)
-            line[0].set_ylabel(shorten(label, 12), fontsize=9, rotation=0, ha="right", va="center", labelpad=6, parse_math=False)
+                    cells.picture(row, column, view)
+                    cells.text(row, column, text)
 
-    return save_figure(folder / name, draw, 1.2 + 0.95 * (epochs + 1), 0.9 + step * len(rows), formats)
+    return save_figure(folder / name, draw, *_Cells.size(len(rows), epochs + 1, room), formats)

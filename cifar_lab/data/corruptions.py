@@ -78,7 +78,7 @@ def jpeg(images: Tensor, strength: float, ids: Tensor, seed: int) -> Tensor:
         stream = io.BytesIO()
         Image.fromarray(picture).save(stream, format="JPEG", quality=int(strength), subsampling=2)
         made[place] = np.asarray(Image.open(stream))
-    return torch.from_numpy(made).permute(0, 3, 1, 2).to(images.device)
+    return torch.from_numpy(made).permute(0, 3, 1, 2).contiguous().to(images.device)
 
 
 @dataclass(frozen=True)
