@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from cifar_lab.analysis import dataset as pictures
+from cifar_lab.analysis.figures import shorten
 from cifar_lab.config import AugmentConfig, Config
 from cifar_lab.data import rng
 from cifar_lab.data.augment import is_augmented, normalization
@@ -88,4 +89,4 @@ def show_augmentation(
 def _target(shares: np.ndarray, class_names: Sequence[str]) -> str:
     """The classes of a mixed picture, the larger share first."""
     order = [k for k in np.argsort(-shares, kind="stable")[:2] if shares[k] > 0.005]
-    return "\n".join(f"{100 * shares[k]:.0f} % {class_names[k]}" for k in order)
+    return "\n".join(f"{100 * shares[k]:.0f} % {shorten(class_names[k], 10)}" for k in order)

@@ -47,9 +47,12 @@ def test_the_command_says_what_numpy_says(tmp_path):
     names = {"class_counts.png", "class_samples.png", "mean_images.png", "near_duplicates.png", "augmentation_cutmix.png"}
     assert set(found["pictures"]) == names
     assert names < {path.name for path in (tmp_path / "eda").iterdir()}
-    again = json.loads(CliRunner().invoke(app, arguments).stdout)
-    assert (found["near_duplicates"]["remembered"], again["near_duplicates"]["remembered"]) == (False, True)
-    assert again["near_duplicates"]["pairs"] == found["near_duplicates"]["pairs"]
+    pairs, seconds, remembered = find_pairs(splits)
+    assert (found["near_duplicates"]["remembered"], remembered) == (False, True)
+    assert found["near_duplicates"]["seconds"] == seconds
+    assert [(row["detail"], row["test_id"]) for row in found["near_duplicates"]["pairs"]] == [
+        (pair.detail, int(splits.test.ids[pair.second])) for pair in pairs
+    ]
 
 
 def test_mean_images_are_numpys_and_a_class_without_images_has_none():

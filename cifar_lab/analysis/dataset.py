@@ -92,15 +92,7 @@ def save_class_samples(
 def save_mean_images(
     folder: Path, means: np.ndarray, class_names: Sequence[str], *, title: str, formats: Sequence[str] = ("png",)
 ) -> list[Path]:
-    """Write mean_images: the mean training image of each class, larger, each with its name.
-
-    Args:
-        folder: Where to.
-        means: float64 [K, 3, H, W], 0 to 255; NaN for a class without images.
-        class_names: K names.
-        title: Of the data.
-        formats: See ``figures.save_figure``.
-    """
+    """Write mean_images: the mean training image of each class, larger, each with its name; see ``save_class_samples``."""
     columns = min(len(means), 5 if len(means) <= 20 else 10)
     rows = -(-len(means) // columns)
 
@@ -149,7 +141,7 @@ def save_pairs(
 
 
 def _grid(figure: Figure, rows: int, columns: int, items: Sequence[Any] | np.ndarray) -> list[tuple[Axes, Any]]:
-    """Axes without frames for each item; those left over are taken away."""
+    """Axes without frames for each item."""
     cells = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in cells:
         axes.set(xticks=[], yticks=[])
@@ -165,7 +157,7 @@ class _Cells:
     Args:
         figure: Of the size that ``size`` gives.
         rows: Of pictures.
-        columns: Of pictures, the first one set apart.
+        columns: Of pictures; the first one is set apart.
         below: Inches below each row for a text.
     """
 

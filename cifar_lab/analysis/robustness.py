@@ -105,6 +105,7 @@ def save_official(
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
         mean_text = f"mean {mean * 100:.1f} % over {official['mean_of']}; " if mean is not None else ""
-        axes.set_xlabel(f"severity\n{mean_text}clean pictures {percent(found['clean_accuracy'])}")
+        axes.set_xlabel("severity")
+        figure.supxlabel(f"{mean_text}clean pictures {percent(found['clean_accuracy'])}", fontsize=10)
 
     return save_figure(folder / "robustness_cifar10c", draw, 8.5, 1.6 + 0.34 * len(names), formats)

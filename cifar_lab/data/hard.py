@@ -43,11 +43,7 @@ def long_tail(train: ImageSet, config: DataConfig, class_names: Sequence[str], n
     order = rng.random_bits(config.split_seed, 0, train.ids, rng.Draw.LONG_TAIL).argsort(stable=True)
     labels = train.labels[order]
     chosen = torch.cat([order[labels == k][:quota] for k, quota in enumerate(quotas)]).sort().values
-    first, last = have[0], have[-1]
-    notes.append(
-        f"long-tailed training (imbalance factor {config.imbalance_factor:g}): {len(chosen):,} of {len(train):,} images,"
-        f" {quotas[first]:,} of '{class_names[first]}' down to {quotas[last]:,} of '{class_names[last]}'"
-    )
+    notes.append(f"imbalance factor {config.imbalance_factor:g}: {len(chosen):,} of {len(train):,} training images")
     return train.take(chosen)
 
 
@@ -90,9 +86,5 @@ def noisy_labels(train: ImageSet, config: DataConfig, num_classes: int, notes: l
     chosen = rng.uniform(seed, 0, train.ids, rng.Draw.LABEL_NOISE) < config.label_noise
     further = 1 + rng.randint(seed, 0, train.ids, rng.Draw.LABEL_NEW, num_classes - 1)
     labels = torch.where(chosen, (train.labels + further) % num_classes, train.labels)
-    wrong = int(chosen.sum())
-    notes.append(
-        f"label noise {config.label_noise:g}: {wrong:,} of {len(train):,} training labels ({100 * wrong / len(train):.1f} %) are"
-        " those of another class"
-    )
+    notes.append(f"label noise {config.label_noise:g}: {int(chosen.sum()):,} of {len(train):,} training labels wrong")
     return ImageSet(train.images, labels, train.ids)
