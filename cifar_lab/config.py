@@ -43,7 +43,22 @@ class DataConfig:
     test_fraction: float = _setting(
         0.2, "share held out for testing where a data set has no test split of its own", low=0.01, high=0.9
     )
-    split_seed: int = _setting(0, "seed of the splits, separate from the run's seed", low=0, high=2**31 - 1)
+    split_seed: int = _setting(
+        0, "seed of the splits, of label noise and of the long tail, separate from the run's seed", low=0, high=2**31 - 1
+    )
+    label_noise: float = _setting(
+        0.0,
+        "chance of each training image to get the label of another class, all equally likely; val and test stay clean; 0: off",
+        low=0.0,
+        high=1.0,
+    )
+    imbalance_factor: float = _setting(
+        1.0,
+        "long tail: training images of the first class per one of the last, exponentially fewer between (arXiv:1901.05555); "
+        "val and test stay as they are; 1: off",
+        low=1.0,
+        high=100_000.0,
+    )
     image_size: int = _setting(32, "data=folder: pictures are stored at this many pixels a side", low=4, high=1024)
     input_size: int = _setting(
         0, "pixels a side that the model sees, resized on the device after augmentation; 0: as stored", low=0, high=1024

@@ -60,6 +60,19 @@ def render(draw: Callable[[Figure], None], width: float, height: float, format: 
     return made.getvalue()
 
 
+def check_formats(text: str) -> tuple[str, ...]:
+    """The formats that a person names, such as ``pdf,svg``, before any work is done for them.
+
+    Raises:
+        ConfigError: A format that is none.
+    """
+    formats = tuple(name.strip() for name in text.split(",") if name.strip())
+    wrong = [name for name in formats if name not in FORMATS]
+    if wrong or not formats:
+        raise ConfigError(f"--figures {text}; must be of {', '.join(FORMATS)}")
+    return formats
+
+
 def save_figure(
     path: Path, draw: Callable[[Figure], None], width: float, height: float, formats: Sequence[str] = ("png",)
 ) -> list[Path]:
@@ -71,9 +84,7 @@ def save_figure(
     Raises:
         ConfigError: A format that is none.
     """
-    wrong = [name for name in formats if name not in FORMATS]
-    if wrong or not formats:
-        raise ConfigError(f"--figures {','.join(formats)}; must be of {', '.join(FORMATS)}")
+    formats = check_formats(",".join(formats))
     files = [path.with_name(f"{path.name}.{name}") for name in formats]
     for file, name in zip(files, formats, strict=True):
         storage.write_bytes(file, render(draw, width, height, name))

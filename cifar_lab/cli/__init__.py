@@ -5,7 +5,16 @@ A command is a function in one of these modules; it imports what it needs inside
 
 import sys
 
-from cifar_lab.cli import asking, comparing, evidence, finding, measuring, training  # noqa: F401  (they add their commands)
+from cifar_lab.cli import (  # noqa: F401  (they add their commands)
+    asking,
+    comparing,
+    data,
+    evidence,
+    finding,
+    measuring,
+    robustness,
+    training,
+)
 from cifar_lab.cli.app import app
 
 

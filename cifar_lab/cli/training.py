@@ -7,7 +7,7 @@ import typer
 from cifar_lab.cli.app import app
 
 
-def _complete_override(ctx: typer.Context, incomplete: str) -> list[str]:
+def complete_override(ctx: typer.Context, incomplete: str) -> list[str]:
     """What can stand next behind `train`; a completion must never print an error into a person's line."""
     from cifar_lab.completion import complete
     from cifar_lab.errors import LabError
@@ -32,7 +32,7 @@ def train(
     overrides: Annotated[
         list[str] | None,
         typer.Argument(
-            help="group=choice, key=value and flags; `cifar-lab train --help` lists them", autocompletion=_complete_override
+            help="group=choice, key=value and flags; `cifar-lab train --help` lists them", autocompletion=complete_override
         ),
     ] = None,
 ) -> None:

@@ -46,6 +46,10 @@ class Draw(IntEnum):
     SPLIT_VAL = 100
     SPLIT_TEST = 101
     SUBSET = 102
+    LABEL_NOISE = 103
+    LABEL_NEW = 104
+    LONG_TAIL = 105
+    CORRUPTION_NOISE = 106
     # Each of the following is the first of 20, one for each slot of a policy or each attempt at a rectangle.
     POLICY_CHOICE = 200
     POLICY_LEVEL = 220

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from cifar_lab.config import DataConfig
 from cifar_lab.data import DATASETS, rng
+from cifar_lab.data.hard import long_tail, noisy_labels
 from cifar_lab.data.sets import ImageSet, Progress, Source, Splits, Stop
 from cifar_lab.errors import ConfigError, DataError
 
@@ -42,10 +43,11 @@ def load_splits(config: DataConfig, *, stop: Stop | None = None, progress: Progr
 
 
 def make_splits(source: Source, config: DataConfig) -> Splits:
-    """Hold out test and validation images where the source has none, and apply ``data.subset``.
+    """Hold out test and validation images where the source has none; then ``imbalance_factor``, ``subset``, ``label_noise``.
 
     The choice depends on ``split_seed`` and the images' ids only. A picture held out here is in train no
-    second time: one with a copy there goes back to train. Sets that the source brings stay as they are.
+    second time: one with a copy there goes back to train. Sets that the source brings stay as they are. The long tail and
+    wrong labels are made last and in train alone, so that validation and test stay balanced and clean.
 
     Raises:
         DataError: If a set would be empty, or holding out would leave training without a class.
@@ -62,10 +64,12 @@ def make_splits(source: Source, config: DataConfig) -> Splits:
     if missing:
         name = source.class_names[min(missing)]
         raise DataError(f"data.split={config.split} leaves no training image of class '{name}'", hint="use data.split=stratified")
+    train = long_tail(train, config, source.class_names, notes)
     if config.subset > 0:
         train, test = _subset(train, config), _subset(test, config)
         val = None if val is None else _subset(val, config)
         notes.append(f"a subset: at most {config.subset} images each for training, validation and test")
+    train = noisy_labels(train, config, len(source.class_names), notes)
     for name, part in (("validation", val), ("test", test)):
         if part is not None and not len(part):
             raise DataError(f"the {name} set is empty")
