@@ -88,3 +88,19 @@ def test_a_run_that_is_not_done_is_not_opened(finished, tmp_path):
     (tmp_path / "result.json").write_text(json.dumps({**result, "status": "interrupted"}))
     with pytest.raises(CheckpointError, match="is interrupted, not done"):
         cifar_lab.load_run(tmp_path)
+
+
+def test_the_weights_of_the_last_epoch_are_the_models_where_they_were_tested(tmp_path):
+    from cifar_lab.train import main
+
+    folder = tmp_path / "run"
+    options = ("train.select=last", "train.keep=best", "train.epochs=6", "optimizer.lr=0.1", "schedule=constant")
+    assert main([*SMOKE, *options, f"hydra.run.dir={folder}"]) == 0
+    run = cifar_lab.load_run(folder)
+    accuracies = [row["val_accuracy"] for row in run.rows]
+    assert max(accuracies) > accuracies[-1], "another epoch is the best one"
+    known = run.result["data"]["normalization"]
+    mean, std = (torch.tensor(known[key]).view(3, 1, 1) for key in ("mean", "std"))
+    with torch.no_grad():
+        logits = run.model()((run.images("test").images / 255 - mean) / std)
+    np.testing.assert_allclose(logits.numpy(), run.logits("test"), rtol=1e-4, atol=1e-4)

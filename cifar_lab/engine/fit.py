@@ -71,7 +71,8 @@ def fit(
     """Train from where ``state`` is up to ``config.epochs``, or until a rule ends it earlier.
 
     Each epoch leaves a row, then a checkpoint. Afterwards ``checkpoints/best`` holds the weights of
-    the best epoch by ``config.monitor``, or, where that was never measured, the last ones, which a note says.
+    the best epoch by ``config.monitor``, or the last ones: with ``config.select=last``, and, which a note says, where
+    that was never measured.
     ``state.stopper.reason`` says why a run ended early; one that has a reason stays ended when ``config.epochs`` is
     raised, as it would have ended there with more epochs from the start.
 
@@ -106,7 +107,9 @@ def fit(
         raise
     finally:
         run.watch.end()
-    if state.progress.epochs_done > 0 and state.stopper.best is None:
+    if state.progress.epochs_done > 0 and config.select == "last":
+        checkpoints.save_best(state)  # the folder holds what is tested, whatever its name
+    elif state.progress.epochs_done > 0 and state.stopper.best is None:
         why = (
             "there are no validation images" if val_batches is None else f"no epoch to choose from has a finite {config.monitor}"
         )
