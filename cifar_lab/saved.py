@@ -105,6 +105,11 @@ class SavedRun:
         path = self.path / "metrics.jsonl"
         return storage.read_lines(path) if path.is_file() else []
 
+    @property
+    def has_logits(self) -> bool:
+        """Whether it kept logits; evidence has predicted classes and confidences only."""
+        return not self._is_evidence
+
     def logits(self, split: str = "test") -> np.ndarray:
         """float32 [N, K], in the set's order."""
         return self._saved(f"{split}_logits", split)
@@ -160,11 +165,12 @@ class SavedRun:
         """Pixels a side that the model sees."""
         return self.config["data"].get("input_size") or self.result["data"]["image_size"][-1]
 
-    def splits(self, root: str | None = None) -> "Splits":
+    def splits(self, root: str | None = None, *, download: bool = True) -> "Splits":
         """The images that it was trained and tested on, read again and compared with what it saw.
 
         Args:
             root: Where the data set is now; None: where it was.
+            download: Whether a set that is not there may be downloaded, if the run was allowed to.
 
         Raises:
             DataError: It is not there.
@@ -176,6 +182,7 @@ class SavedRun:
         known = {key: value for key, value in self.config["data"].items() if key in DataConfig.__dataclass_fields__}
         if root is not None:
             known["root"] = root
+        known["download"] = download and known.get("download", True)
         splits = load_splits(DataConfig(**known))
         if splits.digest != self.result["digests"]["data"]:
             raise CheckpointError(

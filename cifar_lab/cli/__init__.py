@@ -5,7 +5,7 @@ A command is a function in one of these modules; it imports what it needs inside
 
 import sys
 
-from cifar_lab.cli import training  # noqa: F401  (adds its commands, in the order in which --help lists them)
+from cifar_lab.cli import analyze, training  # noqa: F401  (add their commands, in the order in which --help lists them)
 from cifar_lab.cli.app import app
 
 
