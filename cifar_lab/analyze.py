@@ -209,9 +209,7 @@ def _keywords(row: str) -> set[str]:
     return {p.name for p in inspect.signature(resolve_name(row)).parameters.values() if p.kind is p.KEYWORD_ONLY}
 
 
-def _make(
-    names: Sequence[str], subject: Subject, given: Mapping[str, Any]
-) -> tuple[dict[str, Made], dict[str, LabError]]:
+def _make(names: Sequence[str], subject: Subject, given: Mapping[str, Any]) -> tuple[dict[str, Made], dict[str, LabError]]:
     """What came of each analysis, and what kept the others from being made."""
     made: dict[str, Made] = {}
     failed: dict[str, LabError] = {}

@@ -85,7 +85,19 @@ ROOMS: dict[str, set[str]] = {
     "saved": {*BASE, "data", "engine", "models"},
     "analyze": {*BASE, "analysis", "data", "explain", "saved"},
     # 7
-    "cli": {"__init__", "analysis", "analyze", "completion", "display", "errors", "flags", "listing", "plugins", "reference", "train"},
+    "cli": {
+        "__init__",
+        "analysis",
+        "analyze",
+        "completion",
+        "display",
+        "errors",
+        "flags",
+        "listing",
+        "plugins",
+        "reference",
+        "train",
+    },
 }
 HYDRA = {"overrides", "schema", "sweeps", "train", "explain", "completion"}
 """Rooms that know that Hydra exists, beside the plug-in shells."""

@@ -26,7 +26,9 @@ def calibration(run: Run) -> Made:
     elif run.result["metrics"]["val"] is None:
         reason = "the run has no validation images to fit it on"
     if reason:
-        return Made(numbers, {"calibration": partial(_layout, [("as trained", before)], run.name)}, left_out={"temperature": reason})
+        return Made(
+            numbers, {"calibration": partial(_layout, [("as trained", before)], run.name)}, left_out={"temperature": reason}
+        )
     logits, labels = run.logits("val"), run.labels("val")
     temperature = fit_temperature(logits, labels)
     test = run.logits("test").astype(np.float64)
@@ -110,9 +112,9 @@ def _layout(panels: list[tuple[str, dict[str, Any]]], run_name: str, column: boo
 
     def draw(figure: Figure) -> None:
         headline(figure, run_name, f"reliability of the confidence on {count:,} test images")
-        for part, (title, values) in zip(
-            np.ravel(figure.subfigures(*((len(panels), 1) if column else (1, len(panels))))), panels, strict=True
-        ):
+        shape = (len(panels), 1) if column else (1, len(panels))
+        parts = figure.subfigures(*shape, squeeze=False).ravel()
+        for part, (title, values) in zip(parts, panels, strict=True):
             upper, lower = part.subplots(2, 1, sharex=True, height_ratios=[3, 1])
             _diagram(upper, title, values, column)
             centers = [(b["from"] + b["to"]) / 2 for b in values["bins"]]
@@ -130,7 +132,9 @@ def _diagram(axes: Axes, title: str, values: dict[str, Any], column: bool) -> No
     axes.bar(centers, [b["accuracy"] for b in bins], width=width, color=TRAIN_COLOR, label="accuracy")
     low = [min(b["accuracy"], b["confidence"]) for b in bins]
     gaps = [abs(b["accuracy"] - b["confidence"]) for b in bins]
-    axes.bar(centers, gaps, width=width, bottom=low, color="none", edgecolor=VAL_COLOR, hatch="////", label="gap to the confidence")
+    axes.bar(
+        centers, gaps, width=width, bottom=low, color="none", edgecolor=VAL_COLOR, hatch="////", label="gap to the confidence"
+    )
     axes.plot([0, 1], [0, 1], color=QUIET_COLOR, linestyle="--", linewidth=1.2, label="as right as sure")
     axes.set(title=f"{title}: ECE {100 * values['ece']:.2f} points", ylabel="accuracy", ylim=(0, 1))
-    axes.legend(loc="upper left", fontsize=6.5 if column else 9)
+    axes.legend(loc="upper left", fontsize=6.5 if column else 9, frameon=True, framealpha=0.9, edgecolor="none")

@@ -12,7 +12,10 @@ from cifar_lab.analysis.intervals import wilson
 from cifar_lab.analysis.made import Made, Run
 
 _MANY = 30  # classes; more are drawn in two columns on a screen
-_MEASURES = (("recall", TRAIN_COLOR, "recall (of the class's images, found)"), ("precision", VAL_COLOR, "precision (of those called so, right)"))
+_MEASURES = (
+    ("recall", TRAIN_COLOR, "recall (of the class's images, found)"),
+    ("precision", VAL_COLOR, "precision (of those called so, right)"),
+)
 
 
 def classes(run: Run) -> Made:
@@ -74,8 +77,15 @@ def _bars(axes: Axes, part: list[dict[str, Any]], rows: int, column: bool) -> No
         at = [place + shift for place, _ in known]
         values = [100 * row[measure] for _, row in known]
         ends = [[100 * end for end in row[f"{measure}_interval"]] for _, row in known]
-        away = [[max(0.0, v - low) for v, (low, _) in zip(values, ends, strict=True)], [max(0.0, high - v) for v, (_, high) in zip(values, ends, strict=True)]]
-        line = {"elinewidth": 0.5 if column or small else 1.0, "capsize": 0.0 if small else 1.5 if column else 2.5, "ecolor": "#333333"}
+        away = [
+            [max(0.0, v - low) for v, (low, _) in zip(values, ends, strict=True)],
+            [max(0.0, high - v) for v, (_, high) in zip(values, ends, strict=True)],
+        ]
+        line = {
+            "elinewidth": 0.5 if column or small else 1.0,
+            "capsize": 0.0 if small else 1.5 if column else 2.5,
+            "ecolor": "#333333",
+        }
         axes.barh(at, values, height=0.38, color=color, label=label, xerr=away, error_kw=line)
     size = (4.5 if small else 7.0) if column else (8.0 if small else 10.0)
     axes.set_yticks(places, labels=[shorten(row["name"], 20) for row in part], fontsize=size, parse_math=False)

@@ -124,10 +124,8 @@ def _panel(axes: Axes, values: np.ndarray, names: list[str], what: str, number: 
     top = 100.0 if what.startswith("percent") else max(float(np.nanmax(values)), 1.0)
     # The square root lets a confusion of a few percent stand out beside a diagonal of ninety.
     image = axes.imshow(values, cmap=_colors(), norm=PowerNorm(0.5, vmin=0.0, vmax=top))
-    if column:
-        size = (7 if num_classes <= 12 else 5) if few else 4
-    else:
-        size = (9 if num_classes <= 12 else 8) if few else 6
+    sizes = (7, 5, 4) if column else (9, 8, 6)  # points
+    size = sizes[(num_classes > 12) + (not few)]
     upright: dict[str, Any] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if few else {"rotation": 90}
     axes.set_xticks(range(num_classes), labels=names, fontsize=size, parse_math=False, **upright)
     axes.set_yticks(range(num_classes), labels=names, fontsize=size, parse_math=False)

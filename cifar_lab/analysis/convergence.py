@@ -44,7 +44,12 @@ def _best_epoch(run: Run) -> Finding:
         text += f" (validation loss {numbers['val_loss']:.4f}, accuracy {percent(numbers['val_accuracy'])})"
     numbers["stopped_early"] = result["stopped_early"]
     text += f". Training stopped early: {result['stopped_early']}." if result["stopped_early"] else "."
-    return {"name": "best_epoch", "text": text, "numbers": numbers, "source": "result.json: best_epoch, stopped_early; metrics.jsonl"}
+    return {
+        "name": "best_epoch",
+        "text": text,
+        "numbers": numbers,
+        "source": "result.json: best_epoch, stopped_early; metrics.jsonl",
+    }
 
 
 def fit_status(train_accuracy: float, val_accuracy: float) -> str:
@@ -74,7 +79,14 @@ def _fit(run: Run) -> Finding:
         f"Fit: {status}. With the tested weights the training accuracy is {percent(train)} and the validation accuracy"
         f" {percent(val)}: a gap of {100 * (train - val):.1f} points, {rule[status]}."
     )
-    numbers = {"status": status, "train_accuracy": train, "val_accuracy": val, "gap": train - val, "rule_gap": GAP, "rule_low": LOW}
+    numbers = {
+        "status": status,
+        "train_accuracy": train,
+        "val_accuracy": val,
+        "gap": train - val,
+        "rule_gap": GAP,
+        "rule_low": LOW,
+    }
     return {"name": "fit", "text": text, "numbers": numbers, "source": source}
 
 
@@ -111,9 +123,10 @@ def _end_of_training(run: Run) -> Finding:
         falling = fall > FALLING
         numbers |= {f"{split}_falling": falling, f"{split}_fall_per_epoch": fall, f"{split}_window_epochs": window}
         moved = f"{'fell' if fall >= 0 else 'rose'} by {100 * abs(fall):.1f} % per epoch over the last {window}"
-        parts.append(f"the {name} loss was {'still' if falling else 'no longer'} falling (it {moved})")
+        state = "was still falling" if falling else "was rising" if fall < -FALLING else "had levelled off"
+        parts.append(f"the {name} loss {state} (it {moved})")
     if parts:
-        text = f"At the end {' and '.join(parts)}; falling means more than {100 * FALLING:.0f} % per epoch."
+        text = f"At the end {' and '.join(parts)}; falling and rising mean more than {100 * FALLING:.0f} % per epoch."
     else:
         text = "Whether the loss was still falling at the end cannot be said: it takes two epochs with a loss above zero."
     return {"name": "convergence", "text": text, "numbers": numbers, "source": "metrics.jsonl: train_loss, val_loss"}

@@ -76,7 +76,7 @@ def _layout(
         _finish(rates, "learning rate", "learning rate", marks, logarithmic=True)
         for axes in (losses, accuracies):
             if axes.get_legend_handles_labels()[0]:
-                axes.legend(loc="best", fontsize=6.5 if column else 9)
+                axes.legend(loc="best", fontsize=6.5 if column else 9, frameon=True, framealpha=0.9, edgecolor="none")
 
     return (draw, COLUMN, 6.6) if column else (draw, 13.2, 4.2)
 
@@ -116,4 +116,6 @@ def _finish(
         axes.set_xticks(epochs[:1])
     for name, epoch, style in marks:
         if epoch is not None:
-            axes.axvline(epoch, color=QUIET_COLOR, linestyle=style, linewidth=1.0 if style == "--" else 1.8, label=f"{name} ({epoch})")
+            axes.axvline(
+                epoch, color=QUIET_COLOR, linestyle=style, linewidth=1.0 if style == "--" else 1.8, label=f"{name} ({epoch})"
+            )

@@ -12,6 +12,7 @@ from typing import Any
 import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from cifar_lab import storage
 from cifar_lab.errors import ConfigError
@@ -51,9 +52,7 @@ _COLUMN_STYLE: dict[Any, Any] = {
 }
 
 
-def render(
-    draw: Callable[[Figure], None], width: float, height: float, format: str = "png", *, column: bool = False
-) -> bytes:
+def render(draw: Callable[[Figure], None], width: float, height: float, format: str = "png", *, column: bool = False) -> bytes:
     """Let ``draw`` fill a figure.
 
     Args:
@@ -113,7 +112,7 @@ def check_formats(formats: Sequence[str]) -> None:
         raise ConfigError(f"--figures {','.join(formats)}; must be of {', '.join(FORMATS)}")
 
 
-def headline(figure: Figure, name: str, rest: str = "") -> None:
+def headline(figure: Figure, name: str, rest: str = "") -> Text:
     """Write ``name: rest`` above all axes, as large as fits; a name that is too long even so is shortened.
 
     A narrow picture has the two on lines of their own.
@@ -122,20 +121,22 @@ def headline(figure: Figure, name: str, rest: str = "") -> None:
         figure: As wide as it will be.
         name: Of the run.
         rest: Shown in full.
+
+    Returns:
+        The title.
     """
     width = figure.get_figwidth()
     if width < _NARROW:
         letters = int(72 * width / (0.6 * _SMALLEST_OF_TWO))
         lines = [shorten(name, letters), *filter(None, [rest])]
         size = min(_LARGEST_OF_TWO, *(72 * width / (0.6 * len(line)) for line in lines))
-        figure.suptitle("\n".join(lines), fontsize=size, parse_math=False)
-        return
+        return figure.suptitle("\n".join(lines), fontsize=size, parse_math=False)
     rest = f": {rest}" if rest else ""
     # A letter of the standard font is 0.6 of its size wide, a little more than it needs on average.
     fits = int(72 * width / (0.6 * _SMALLEST_HEADLINE)) - len(rest)
     text = shorten(name, max(fits, 12)) + rest
     largest = max(13.0, width)  # points; a picture of 100 classes is looked at from further away
-    figure.suptitle(text, fontsize=min(largest, 72 * width / (0.6 * len(text))), parse_math=False)
+    return figure.suptitle(text, fontsize=min(largest, 72 * width / (0.6 * len(text))), parse_math=False)
 
 
 def shorten(name: str, length: int) -> str:

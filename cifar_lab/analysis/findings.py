@@ -49,7 +49,13 @@ def _counts(labels: np.ndarray, predicted: np.ndarray) -> Finding:
         f"Of {total:,} test images {right:,} are answered correctly and {total - right:,} incorrectly: accuracy"
         f" {100 * right / total:.2f} % (95 % interval {100 * low:.2f} to {100 * high:.2f} %, Wilson)."
     )
-    numbers = {"correct": right, "incorrect": total - right, "accuracy": right / total, "interval": [low, high], "kind": _INTERVAL}
+    numbers = {
+        "correct": right,
+        "incorrect": total - right,
+        "accuracy": right / total,
+        "interval": [low, high],
+        "kind": _INTERVAL,
+    }
     return {"name": "counts", "text": text, "numbers": numbers}
 
 
@@ -75,16 +81,16 @@ def _pairs(labels: np.ndarray, predicted: np.ndarray, class_names: tuple[str, ..
     wrong = predicted != labels
     cells = np.bincount(labels[wrong] * count + predicted[wrong], minlength=count * count)
     order = [int(i) for i in np.argsort(-cells, kind="stable")[:_PAIRS] if cells[i]]
-    pairs = []
+    pairs: list[dict[str, Any]] = []
+    says = []
     for cell in order:
         true, taken_for = divmod(cell, count)
         times, support = int(cells[cell]), table[true]["support"]
+        interval = list(wilson(times, support))
         pair = {"true": class_names[true], "predicted": class_names[taken_for], "count": times, "support": support}
-        pairs.append({**pair, "share": times / support, "interval": list(wilson(times, support))})
-    says = [
-        f"{p['true']} for {p['predicted']} {p['count']:,} times of {p['support']:,} ({percent(p['share'])}, {_span(p['interval'])})"
-        for p in pairs
-    ]
+        pairs.append({**pair, "share": times / support, "interval": interval})
+        share = f"{percent(times / support)}, {_span(interval)}"
+        says.append(f"{class_names[true]} for {class_names[taken_for]} {times:,} times of {support:,} ({share})")
     text = f"Most often taken: {'; '.join(says)}. 95 % intervals (Wilson)." if pairs else "No class was taken for another."
     return {"name": "confused", "text": text, "numbers": {"pairs": pairs, "kind": _INTERVAL}}
 

@@ -10,7 +10,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from cifar_lab.analysis.figures import COLUMN, QUIET_COLOR, Drawing, headline, shorten
+from cifar_lab.analysis.figures import COLUMN, PAGE, QUIET_COLOR, Drawing, headline, shorten
 from cifar_lab.analysis.made import LeftOut, Made, Run
 from cifar_lab.errors import ConfigError
 
@@ -58,7 +58,9 @@ def kernels(run: Run, *, layer: str | None = None, channel: int | None = None) -
     name = layer if layer is not None else first_convolution(model, torch.zeros(run.input_shape()))
     module = _module(model, name)
     if not isinstance(module, nn.Conv2d):
-        raise LeftOut(f"layer {name} is a {type(module).__name__}, no convolution", hint=f"convolutions: {_named(model, nn.Conv2d)}")
+        raise LeftOut(
+            f"layer {name} is a {type(module).__name__}, no convolution", hint=f"convolutions: {_named(model, nn.Conv2d)}"
+        )
     chosen = channel or 0
     if not 0 <= chosen < module.out_channels:
         raise ConfigError(f"--channel {chosen}; {name} has the channels 0 to {module.out_channels - 1}")
@@ -161,8 +163,11 @@ def _channels(maps: np.ndarray) -> str:
 def _lay_maps(maps: np.ndarray, picture: np.ndarray, run_name: str, title: str, column: bool) -> Drawing:
     """The image as the model sees it, then its maps in rows."""
     shown = maps[:_MOST_MAPS]
-    columns = 5 if column else 9 if len(shown) > 20 else 6
-    side, size = (COLUMN / columns, 5.5) if column else (1.25, 8.0)
+    many = len(shown) > 20
+    if column:  # many are spread over the whole width of a page
+        columns, side, size = (8, PAGE / 8, 6.5) if many else (4, COLUMN / 4, 6.5)
+    else:
+        columns, side, size = 9 if many else 6, 1.25, 8.0
     rows = math.ceil((1 + len(shown)) / columns)
 
     def draw(figure: Figure) -> None:
@@ -174,23 +179,20 @@ def _lay_maps(maps: np.ndarray, picture: np.ndarray, run_name: str, title: str, 
         panels[0].set_title(f"input {picture.shape[0]} x {picture.shape[1]}", fontsize=size, pad=2)
         for index, (axes, values) in enumerate(zip(panels[1:], shown, strict=False)):
             axes.imshow(values, cmap="gray", interpolation="nearest")
-            # No letter is wider than its room: two numbers of three digits.
             axes.set_title(f"{index}: {values.min():.2g} to {values.max():.2g}", fontsize=size * 0.85, pad=2)
         figure.supxlabel(
-            "channel: least value (black) to greatest (white)", fontsize=size + 1, color=QUIET_COLOR
+            "above each map: channel: least value (black) to greatest value (white)", fontsize=size + 1, color=QUIET_COLOR
         )
 
     return draw, columns * side, rows * side * 1.17 + 0.75
 
 
-def _lay_kernels(
-    weights: np.ndarray, names: list[str], bias: float | None, run_name: str, title: str, column: bool
-) -> Drawing:
+def _lay_kernels(weights: np.ndarray, names: list[str], bias: float | None, run_name: str, title: str, column: bool) -> Drawing:
     """A panel for each input, all on one scale around zero."""
     height, width = weights.shape[1:]
     columns = min(len(weights), 3 if column else 4)
     rows = math.ceil(len(weights) / columns)
-    side = (COLUMN - 0.5) / 3 if column else 2.3
+    side = (COLUMN - 0.6) / 3 if column else 2.3
     largest = float(np.abs(weights).max()) or 1.0
     # Points: five letters fit into a cell, 0.6 of their size each.
     size = min(6.5 if column else 9.0, 72 * 0.8 * side / max(height, width) / (5 * 0.6))
@@ -198,17 +200,17 @@ def _lay_kernels(
     def draw(figure: Figure) -> None:
         headline(figure, run_name, title + ("" if bias is None else f", bias {bias:.3f}"))
         panels = figure.subplots(rows, columns, squeeze=False).ravel()
-        image = None
         for axes in panels[len(weights) :]:
             axes.set_axis_off()
         for axes, values, name in zip(panels, weights, names, strict=False):
-            image = axes.imshow(values, cmap="RdBu_r", vmin=-largest, vmax=largest)
+            axes.imshow(values, cmap="RdBu_r", vmin=-largest, vmax=largest)
             axes.set(xticks=[], yticks=[])
+            axes.spines[:].set_visible(False)
             axes.set_title(shorten(name, 18), fontsize=6.5 if column else 10)
             for (row, place), value in np.ndenumerate(values) if size >= 4.0 else ():
                 color = "white" if abs(value) > 0.6 * largest else "black"
                 axes.text(place, row, f"{value:.2f}", ha="center", va="center", fontsize=size, color=color)
-        bar = figure.colorbar(image, ax=panels.tolist(), shrink=0.8, aspect=25, pad=0.02)
+        bar = figure.colorbar(panels[0].images[0], ax=panels.tolist(), shrink=0.8, aspect=25, pad=0.02)
         bar.set_label("weight", fontsize=7 if column else 10)
         bar.outline.set_visible(False)
 

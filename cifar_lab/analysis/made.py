@@ -1,8 +1,8 @@
 """What an analysis is handed, and what it hands back.
 
-An analysis is a function ``(run, **options) -> Made`` in a module of its own and a row of ``ANALYSES``. Options are keywords of the
-program's names (``layer``, ``image``, ``channel``); an analysis names those that it uses. It reads what the run saved, through
-``Run``; what a run lacks makes ``Run`` raise, and that analysis is left out with the reason.
+An analysis is a function ``(run, **options) -> Made`` and a row of ``ANALYSES``. Options are keywords with the program's names
+(``layer``, ``image``, ``channel``); an analysis names those that it uses. It reads what the run saved, through ``Run``; what a
+run lacks makes ``Run`` raise, and that analysis is left out with the reason.
 """
 
 from collections.abc import Mapping

@@ -14,7 +14,7 @@ from cifar_lab.analysis.made import LeftOut, Made, Run
 
 _COLUMNS = (4, 8)  # at least and at most
 _CELL, _SIDE, _BELOW, _HEAD = (1.34, 1.8), 1.2, 0.24, 0.45  # inches: a picture with its texts, itself, room below, title
-_IN_COLUMN = 0.65  # of those sizes, in one column of a paper
+_IN_COLUMN, _ON_PAGE = 0.65, 0.52  # of those sizes: in one column of a paper, and of many pictures on a page of it
 _MANY = 40  # pictures; more are spread over the whole width of a page
 _NAME_LENGTH = 13
 _COUNT = 24
@@ -111,7 +111,7 @@ def choose_samples(right: np.ndarray, seed: int, count: int) -> np.ndarray:
 
 def one_per_class(labels: np.ndarray, num_classes: int, seed: int) -> np.ndarray:
     """Position of one picture of each class that has any, in the order of the classes."""
-    order = np.random.default_rng(seed).permutation(len(labels))
+    order = np.random.default_rng((seed, 1)).permutation(len(labels))  # others than those of choose_samples
     found = [order[labels[order] == label][:1] for label in range(num_classes)]
     return np.concatenate(found)
 
@@ -158,37 +158,41 @@ def _layout(
 ) -> Drawing:
     """A grid of n images [n, 3, H, W]; in a column of a paper four in a row, of many ten in the width of a page."""
     count = len(images)
-    scale = _IN_COLUMN if column else 1.0
+    scale, size = 1.0, 8.0  # of the letters, in points, which shrink less than the pictures
     if column:
-        columns = int((PAGE if count > _MANY else COLUMN) / (scale * _CELL[0]))
+        scale, size, across = (_ON_PAGE, 5.0, PAGE) if count > _MANY else (_IN_COLUMN, 6.0, COLUMN)
+        columns = int(across / (scale * _CELL[0]))
     else:
-        columns = 10 if count > _MANY else min(max(count, _COLUMNS[0]), _COLUMNS[1])
+        columns = 10 if count > _MANY else _COLUMNS[1]
     rows = -(-count // columns)
+    columns = max(-(-count // rows), _COLUMNS[0])  # rows of one length, where that works out
     names = [shorten(name, _NAME_LENGTH) for name in class_names]
 
     def draw(figure: Figure) -> None:
         # Placed by hand: measuring the texts of 24 axes takes longer than drawing them.
         figure.set_layout_engine("none")
-        headline(figure, run_name, title)
+        heading = headline(figure, run_name, title)
+        heading.set(y=1 - _HEAD / 2 / figure.get_figheight(), verticalalignment="center")
         width, height = figure.get_size_inches() / scale
         for position in range(count):
             row, place = divmod(position, columns)
             left, bottom = place * _CELL[0] + (_CELL[0] - _SIDE) / 2, (rows - 1 - row) * _CELL[1] + _BELOW
             axes = figure.add_axes((left / width, bottom / height, _SIDE / width, _SIDE / height))
-            true, taken_for = names[labels[position]], names[predicted[position]]
-            _picture(axes, images[position], true, taken_for, labels[position] == predicted[position], confidence[position], scale)
+            true, taken_for = int(labels[position]), int(predicted[position])
+            color = GOOD_COLOR if true == taken_for else BAD_COLOR
+            _frame(axes, images[position], color, scale)
+            share = f"{100 * confidence[position]:.0f}"
+            share = "> 99" if share == "100" and confidence[position] < 1 else share
+            says = f"{'✓' if true == taken_for else '✗'} {names[taken_for]}\n{share} % sure"
+            axes.set_title(says, fontsize=size, color=color, parse_math=False, pad=4 * scale)
+            axes.set_xlabel(f"true: {names[true]}", fontsize=size, labelpad=3 * scale, parse_math=False)
 
     return draw, scale * _CELL[0] * columns, scale * _CELL[1] * rows + _HEAD
 
 
-def _picture(axes: Axes, image: np.ndarray, true: str, predicted: str, good: bool, confidence: float, scale: float) -> None:
-    """One picture in a coloured frame, with what it is, what it was taken for and how surely."""
-    color = GOOD_COLOR if good else BAD_COLOR
+def _frame(axes: Axes, image: np.ndarray, color: str, scale: float) -> None:
+    """One picture in a coloured frame."""
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(True)
     axes.spines[:].set(color=color, linewidth=2.5 * scale)
     axes.imshow(np.moveaxis(image, 0, -1))
-    says = f"{'✓' if good else '✗'} {predicted}\n{100 * confidence:.0f} % sure"
-    size = 8.0 if scale == 1.0 else 6.0  # points; in a column the letters shrink less than the pictures
-    axes.set_title(says, fontsize=size, color=color, parse_math=False, pad=4 * scale)
-    axes.set_xlabel(f"true: {true}", fontsize=size, labelpad=3 * scale, parse_math=False)
