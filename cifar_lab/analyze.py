@@ -119,6 +119,8 @@ class Subject:
 
     @cached_property
     def _model(self) -> "nn.Module":
+        if not (self.saved.path / "checkpoints").is_dir():
+            raise CheckpointError(f"{self.saved.path} kept no weights", hint="evidence and runs of 0 epochs have none")
         return self.saved.model()
 
     @property
@@ -128,7 +130,10 @@ class Subject:
 
     @cached_property
     def _test_set(self) -> "ImageSet":
-        test = self.saved.splits(self.data_root, download=False).test
+        try:
+            test = self.saved.splits(self.data_root, download=False).test
+        except DataError as error:  # looking at a run downloads nothing
+            raise DataError(error.what, hint="--data-root DIR names the folder of the data set") from error
         if not np.array_equal(test.labels.numpy(), self.labels("test")):
             raise CheckpointError(f"{self.saved.path}: its predictions have other labels than the test images")
         return test
@@ -177,12 +182,12 @@ def analyze(
         for name, text in one.texts.items():
             storage.write_text(folder / name, text)
             files.append(folder / name)
-    if only and failed:
-        raise next(iter(failed.values()))
     left_out = {name: error.what for name, error in failed.items()}
     left_out |= {f"{name}: {part}": why for name, one in made.items() for part, why in one.left_out.items()}
     numbers = {name: one.numbers for name, one in made.items()}
     _record(folder / RECORD, subject, numbers)
+    if only and failed:
+        raise next(iter(failed.values()))
     return {
         **{"run": subject.name, "folder": str(folder), "files": [file.name for file in files] + [RECORD]},
         **{"lines": [line for one in made.values() for line in one.lines], "left_out": left_out, "analyses": numbers},

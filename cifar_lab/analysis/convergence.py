@@ -37,6 +37,8 @@ def _best_epoch(run: Run) -> Finding:
     numbers |= {key: row.get(key) for key in ("val_loss", "val_accuracy")}
     if settings["select"] == "last":
         text = f"The weights of the last epoch, {best}, were tested (train.select=last)"
+    elif all(row.get(monitor) is None for row in run.rows):
+        text = f"The weights of the last epoch, {best}, were tested: no {monitor} was measured that could choose another"
     else:
         extreme = "highest" if monitor.endswith("accuracy") else "lowest"
         text = f"The weights of epoch {best} of {result['epochs_done']} were tested: its {monitor} is the {extreme}"
@@ -122,7 +124,8 @@ def _end_of_training(run: Run) -> Finding:
         fall, window = found
         falling = fall > FALLING
         numbers |= {f"{split}_falling": falling, f"{split}_fall_per_epoch": fall, f"{split}_window_epochs": window}
-        moved = f"{'fell' if fall >= 0 else 'rose'} by {100 * abs(fall):.1f} % per epoch over the last {window}"
+        span = f"from epoch {points[-1][0] - window} to {points[-1][0]}"
+        moved = f"{'fell' if fall >= 0 else 'rose'} by {100 * abs(fall):.1f} % per epoch {span}"
         state = "was still falling" if falling else "was rising" if fall < -FALLING else "had levelled off"
         parts.append(f"the {name} loss {state} (it {moved})")
     if parts:
@@ -156,6 +159,6 @@ def _milestones(run: Run) -> Finding:
     reached = [f"{goal} % after epoch {at['epoch']} ({at['seconds']:.0f} s)" for goal, at in found.items() if at]
     missed = [goal for goal, at in found.items() if not at]
     parts = [f"reached {', '.join(reached)}"] if reached else []
-    parts += [f"never {', '.join(missed)} % (its best is {percent(max(measured))})"] if missed else []
+    parts += [f"never reached {', '.join(missed)} % (its best is {percent(max(measured))})"] if missed else []
     text = f"Validation accuracy {'; '.join(parts)}."
     return {"name": "milestones", "text": text, "numbers": {"reached": found, "best": max(measured)}, "source": source}

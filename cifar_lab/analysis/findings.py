@@ -90,8 +90,10 @@ def _pairs(labels: np.ndarray, predicted: np.ndarray, class_names: tuple[str, ..
         pair = {"true": class_names[true], "predicted": class_names[taken_for], "count": times, "support": support}
         pairs.append({**pair, "share": times / support, "interval": interval})
         share = f"{percent(times / support)}, {_span(interval)}"
-        says.append(f"{class_names[true]} for {class_names[taken_for]} {times:,} times of {support:,} ({share})")
-    text = f"Most often taken: {'; '.join(says)}. 95 % intervals (Wilson)." if pairs else "No class was taken for another."
+        says.append(f"{class_names[true]} → {class_names[taken_for]} {times:,} of {support:,} ({share})")
+    text = f"Most confused (true class → predicted class): {'; '.join(says)}. In brackets share and 95 % interval (Wilson)."
+    if not pairs:
+        text = "No class was taken for another."
     return {"name": "confused", "text": text, "numbers": {"pairs": pairs, "kind": _INTERVAL}}
 
 
@@ -106,6 +108,7 @@ def _calibration(run: Run) -> Finding:
     )
     if after is not None:
         text += f", {100 * after['ece']:.2f} with temperature {temperature:.3f}, fitted on the validation images"
+        text += " (the end of what was looked at: none is best)" if made.numbers["temperature_at_its_bound"] else ""
     numbers: dict[str, Any] = {key: before[key] for key in ("ece", "confidence", "accuracy")}
     numbers |= {"temperature": temperature, "ece_at_temperature": after and after["ece"]}
     return {"name": "calibration", "text": f"{text}.", "numbers": numbers}
