@@ -192,7 +192,7 @@ def _lay_kernels(weights: np.ndarray, names: list[str], bias: float | None, run_
     height, width = weights.shape[1:]
     columns = min(len(weights), 3 if column else 4)
     rows = math.ceil(len(weights) / columns)
-    side = (COLUMN - 0.6) / 3 if column else 2.3
+    side = (COLUMN - 0.6) / 3 if column else min(2.3, 0.5 + 0.75 * max(height, width))
     largest = float(np.abs(weights).max()) or 1.0
     # Points: five letters fit into a cell, 0.6 of their size each.
     size = min(6.5 if column else 9.0, 72 * 0.8 * side / max(height, width) / (5 * 0.6))
