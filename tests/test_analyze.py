@@ -13,11 +13,14 @@ from PIL import Image
 from rig import SMOKE, Said
 from typer.testing import CliRunner
 
+import cifar_lab.analyze
 from cifar_lab import reference
 from cifar_lab.analysis import ANALYSES
 from cifar_lab.analysis.made import Made
 from cifar_lab.analyze import Subject
 from cifar_lab.cli import app
+from cifar_lab.data import splits
+from cifar_lab.errors import DataError
 from cifar_lab.saved import load_run
 
 PICTURES = {
@@ -48,9 +51,10 @@ def finished(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def analyzed(finished, tmp_path_factory) -> tuple[Path, Said]:
-    """All of it, in a folder of its own."""
-    out = tmp_path_factory.mktemp("analyze") / "out"
-    return out, call(finished, "--out", out)
+    """All of it, in a copy of the run."""
+    run = tmp_path_factory.mktemp("analyze") / "copy"
+    shutil.copytree(finished, run)
+    return run, call(run)
 
 
 def test_every_picture_is_there_with_its_size_and_something_in_it(analyzed):
@@ -65,6 +69,8 @@ def test_every_picture_is_there_with_its_size_and_something_in_it(analyzed):
         assert max(colors)[0] < 0.97 * picture.width * picture.height, f"{name} is nearly blank"
     assert "left out" not in said.out
     assert f"written to {out}" in said.out
+    counts = np.array(json.loads((out / "analysis.json").read_text())["analyses"]["confusion"]["counts"])
+    assert counts.trace() / counts.sum() == load_run(out).metrics["test"]["accuracy"]
 
 
 def test_findings_are_printed_and_written(analyzed, finished):
@@ -81,38 +87,34 @@ def test_findings_are_printed_and_written(analyzed, finished):
     assert record["analyses"]["findings"]["findings"] == written
 
 
-def test_the_run_folder_itself_is_the_default_and_its_own_files_stay_as_they_are(finished, tmp_path):
-    run = tmp_path / "run"
-    shutil.copytree(finished, run)
-    before = {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()}
-    assert call(run).code == 0
-    assert {name for name, content in before.items() if (run / name).read_bytes() != content} == set()
-    assert (run / "findings.md").is_file()
+def test_the_runs_own_files_stay_as_they_are(analyzed, finished):
+    before = {path.name: path.read_bytes() for path in finished.iterdir() if path.is_file()}
+    assert "confusion_matrix.png" in before
+    assert {name for name, content in before.items() if (analyzed[0] / name).read_bytes() != content} == set()
 
 
 def test_one_analysis_in_all_formats_the_same_bytes_again_and_the_record_grows(finished, tmp_path):
-    files = [f"{name}.{form}" for name in ("classes", "kernels") for form in ("png", "pdf", "svg")]
+    files = [f"classes.{form}" for form in ("png", "pdf", "svg")]
     for folder in ("a", "b"):
-        assert call(finished, "--out", tmp_path / folder, "--only", "kernels,classes", "--figures", "png,pdf,svg").code == 0
+        assert call(finished, "--out", tmp_path / folder, "--only", "classes", "--figures", "png,pdf,svg").code == 0
     assert {path.name for path in (tmp_path / "a").iterdir()} == {*files, "analysis.json"}
     assert all((tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes() for name in files)
     pdf = (tmp_path / "a" / "classes.pdf").read_bytes()
     assert pdf.startswith(b"%PDF")
     assert b"/MediaBox [ 0 0 252 " in pdf, "one column: 3.5 inches of 72 points"
     assert b"FontFile2" in pdf, "letters are embedded"
-    assert call(finished, "--out", tmp_path / "a", "--only", "curves").code == 0
-    assert set(json.loads((tmp_path / "a" / "analysis.json").read_text())["analyses"]) == {"classes", "kernels", "curves"}
+    assert call(finished, "--out", tmp_path / "a", "--only", "findings").code == 0
+    assert set(json.loads((tmp_path / "a" / "analysis.json").read_text())["analyses"]) == {"classes", "findings"}
 
 
 def test_json_is_all_that_is_printed_and_its_numbers_are_the_runs(finished, tmp_path):
-    said = call(finished, "--out", tmp_path, "--only", "calibration,confusion", "--json")
+    said = call(finished, "--out", tmp_path, "--only", "calibration,findings", "--json")
     made = json.loads(said.out)
     run = load_run(finished)
-    assert made["files"] == ["confusion_matrix.png", "confusion_matrix.csv", "calibration.png", "analysis.json"]
+    assert made["files"] == ["calibration.png", "findings.json", "findings.md", "analysis.json"]
     assert made["left_out"] == {}
     assert made["analyses"]["calibration"]["before"]["ece"] == pytest.approx(run.metrics["test"]["ece"], abs=1e-12)
-    counts = np.array(made["analyses"]["confusion"]["counts"])
-    assert counts.trace() / counts.sum() == run.metrics["test"]["accuracy"]
+    assert made["analyses"]["findings"]["findings"] == json.loads((tmp_path / "findings.json").read_text())
 
 
 def test_what_the_model_sees_gives_the_logits_that_were_saved(finished):
@@ -123,32 +125,32 @@ def test_what_the_model_sees_gives_the_logits_that_were_saved(finished):
     np.testing.assert_allclose(logits.numpy(), run.logits("test")[:5], rtol=1e-4, atol=1e-4)
 
 
-def test_evidence_gets_what_its_files_allow(finished, tmp_path):
+def test_evidence_gets_what_its_files_allow(finished, tmp_path, monkeypatch):
     kept = reference.keep(finished, "kept", tmp_path)
-    said = call(kept, "--out", tmp_path / "out")
-    assert said.code == 0
-    for name in ("features", "kernels"):
-        assert f"left out: {name} ({kept} kept no weights)" in said.out
-    assert "left out: calibration: temperature (the run's evidence has confidences, no logits)" in said.out
-    assert {path.stem for path in (tmp_path / "out").glob("*.png")} == {*PICTURES, *OTHERS} - {"features", "kernels"}
-    said = call(kept, "--out", tmp_path / "two", "--only", "curves,kernels")
-    assert (said.code, (tmp_path / "two" / "curves.png").is_file()) == (4, True)
+    monkeypatch.setattr(cifar_lab.analyze, "save_layout", lambda path, layout, formats: [path])  # drawn elsewhere
+    made = cifar_lab.analyze.analyze(kept)
+    assert made["left_out"] == {
+        "features": f"{kept} kept no weights",
+        "kernels": f"{kept} kept no weights",
+        "calibration: temperature": "the run's evidence has confidences, no logits",
+    }
+    assert {Path(name).stem for name in made["files"]} >= {*PICTURES, *OTHERS} - {"features", "kernels"}
+    said = call(kept, "--only", "findings,kernels")
+    assert (said.code, said.out) == (4, "")
     assert said.err.startswith(f"cifar-lab: error[E-CKPT]: {kept} kept no weights")
+    assert (kept / "findings.md").is_file(), "what can be made is"
 
 
 def test_without_its_data_the_run_keeps_all_but_pictures_of_images(finished, tmp_path, monkeypatch):
-    from cifar_lab.data import splits
-    from cifar_lab.errors import DataError
-
     def gone(config):
         assert not config.download, "looking at a run downloads nothing"
         raise DataError("the images are not there")
 
     monkeypatch.setattr(splits, "load_splits", gone)
-    said = call(finished, "--out", tmp_path)
-    assert said.code == 0
-    left = {line.split()[2] for line in said.out.splitlines() if line.startswith("left out")}
-    assert left == {"samples", "samples_per_class", "samples_worst", "samples_uncertain", "features"}
+    monkeypatch.setattr(cifar_lab.analyze, "save_layout", lambda path, layout, formats: [path])
+    made = cifar_lab.analyze.analyze(finished, out=tmp_path)
+    left = ("samples", "samples_per_class", "samples_worst", "samples_uncertain", "features")
+    assert made["left_out"] == dict.fromkeys(left, "the images are not there")
     said = call(finished, "--out", tmp_path, "--only", "samples")
     assert (said.code, said.err.splitlines()[1]) == (3, "hint: --data-root DIR names the folder of the data set")
 

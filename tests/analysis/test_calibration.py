@@ -25,7 +25,10 @@ def test_the_temperature_is_the_one_a_minimizer_finds(sharpness, num_classes):
     run = FakeRun(num_classes, sharpness=sharpness)
     logits, labels = run.logits("val"), run.labels("val")
     found = minimize_scalar(
-        lambda log_t: slow_nll(logits, labels, float(np.exp(log_t))), bounds=np.log(RANGE), method="bounded", options={"xatol": 1e-9}
+        lambda log_t: slow_nll(logits, labels, float(np.exp(log_t))),
+        bounds=np.log(RANGE),
+        method="bounded",
+        options={"xatol": 1e-9},
     )
     assert fit_temperature(logits, labels) == pytest.approx(np.exp(found.x), rel=1e-4)
 

@@ -141,7 +141,9 @@ def test_epochs_and_seconds_to_milestones():
     rows[0]["val_accuracy"] = 0.95  # the first to reach it counts, whatever follows
     assert set(map(str, milestones(rows).values())) == {"{'epoch': 1, 'seconds': 2.0}"}
     text = by_name(FakeRun())["milestones"]["text"]
-    assert text.startswith(f"Validation accuracy reached 50 % after epoch {expected} ({2 * expected} s); never reached 70, 80, 90 %")
+    assert text.startswith(
+        f"Validation accuracy reached 50 % after epoch {expected} ({2 * expected} s); never reached 70, 80, 90 %"
+    )
 
 
 def test_the_files_hold_every_sentence_with_numbers_and_source():

@@ -92,7 +92,7 @@ def test_kernels_are_the_weights_of_that_channel(channel):
     assert texts == [[f"{v:.2f}" for v in kernel.ravel()] for kernel in expected]
     largest = float(np.abs(expected).max())
     assert {axes.images[0].get_clim() for axes in panels} == {(-largest, largest)}, "one scale, white at zero"
-    assert made.numbers["bias"] == float(run.net[0].bias[channel])
+    assert made.numbers["bias"] == run.net[0].bias[channel].item()
 
 
 def test_kernels_of_a_group_name_its_inputs():
