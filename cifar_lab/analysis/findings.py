@@ -38,8 +38,11 @@ def answer_findings(run: Run) -> list[Finding]:
     labels, predicted = run.labels("test"), run.predicted("test")
     source = "predictions.npz: test_logits, test_labels" if run.has_logits else "test_predictions.npz: labels, predicted"
     table = class_table(predicted, labels, run.class_names)
-    found = [_counts(labels, predicted), _classes(table), _pairs(labels, predicted, run.class_names, table), _calibration(run)]
-    return [{**finding, "source": source} for finding in found]
+    found = [_counts(labels, predicted), _classes(table), _pairs(labels, predicted, run.class_names, table)]
+    sure = _calibration(run)
+    of_sure = f"{source}, confidence" if not run.has_logits else source
+    of_sure += ", val_logits, val_labels" if sure["numbers"]["temperature"] is not None else ""
+    return [*({**finding, "source": source} for finding in found), {**sure, "source": of_sure}]
 
 
 def _counts(labels: np.ndarray, predicted: np.ndarray) -> Finding:

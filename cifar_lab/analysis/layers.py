@@ -37,13 +37,14 @@ def features(run: Run, *, layer: str | None = None, image: int | None = None) ->
     true, taken_for = (run.class_names[int(of("test")[position])] for of in (run.labels, run.predicted))
     number = int(run.image_ids()[position])
     kind = type(model.get_submodule(name)).__name__
-    title = f"{name or 'the model'} ({kind}), {_channels(maps)}, image {number}: {true}, taken for {taken_for}"
+    title = f"{name or 'the model'} ({kind}), {_channels(maps)}"
+    about = f"image {number}: {true}, taken for {taken_for}"
     numbers: dict[str, Any] = {
         **{"layer": name, "kind": kind, "image": number, "true": true, "predicted": taken_for, "calls": calls},
         "shape": list(maps.shape),
         "channels": [{"least": float(m.min()), "mean": float(m.mean()), "greatest": float(m.max())} for m in maps],
     }
-    return Made(numbers, {"features": partial(_lay_maps, maps, picture, run.name, title)})
+    return Made(numbers, {"features": partial(_lay_maps, maps, picture, run.name, title, about)})
 
 
 def kernels(run: Run, *, layer: str | None = None, channel: int | None = None) -> Made:
@@ -160,7 +161,7 @@ def _channels(maps: np.ndarray) -> str:
     return f"{shown} of {height} x {width}"
 
 
-def _lay_maps(maps: np.ndarray, picture: np.ndarray, run_name: str, title: str, column: bool) -> Drawing:
+def _lay_maps(maps: np.ndarray, picture: np.ndarray, run_name: str, title: str, about: str, column: bool) -> Drawing:
     """The image as the model sees it, then its maps in rows."""
     shown = maps[:_MOST_MAPS]
     many = len(shown) > 20
@@ -180,11 +181,10 @@ def _lay_maps(maps: np.ndarray, picture: np.ndarray, run_name: str, title: str, 
         for index, (axes, values) in enumerate(zip(panels[1:], shown, strict=False)):
             axes.imshow(values, cmap="gray", interpolation="nearest")
             axes.set_title(f"{index}: {values.min():.2g} to {values.max():.2g}", fontsize=size * 0.85, pad=2)
-        figure.supxlabel(
-            "above each map: channel: least value (black) to greatest value (white)", fontsize=size + 1, color=QUIET_COLOR
-        )
+        legend = "above each map its channel: least value (black) to greatest value (white)"
+        figure.supxlabel(f"{about}\n{legend}", fontsize=size + (0 if column else 1), color=QUIET_COLOR, parse_math=False)
 
-    return draw, columns * side, rows * side * 1.17 + 0.75
+    return draw, columns * side, rows * side * 1.17 + 0.9
 
 
 def _lay_kernels(weights: np.ndarray, names: list[str], bias: float | None, run_name: str, title: str, column: bool) -> Drawing:

@@ -55,7 +55,7 @@ def test_the_first_convolution_is_computed_again_by_hand():
     assert made.numbers["shape"] == [6, 8, 8]
     assert [c["greatest"] for c in made.numbers["channels"]] == pytest.approx(expected.max((1, 2)).tolist(), abs=1e-5)
     label, answer = run.labels("test")[7], run.predicted("test")[7]
-    assert f"image 1007: class {label}, taken for class {answer}" in figure.get_suptitle()
+    assert f"image 1007: class {label}, taken for class {answer}" in figure.get_supxlabel()
 
 
 def test_many_channels_are_cut_and_said_to_be():
