@@ -14,7 +14,7 @@ ANALYSES: dict[str, str] = {
     "samples_per_class": "cifar_lab.analysis.samples:samples_per_class",
     "samples_worst": "cifar_lab.analysis.samples:samples_worst",
     "samples_uncertain": "cifar_lab.analysis.samples:samples_uncertain",
-    "features": "cifar_lab.analysis.layers:features",
-    "kernels": "cifar_lab.analysis.layers:kernels",
+    "features": "cifar_lab.analysis.features:features",
+    "kernels": "cifar_lab.analysis.features:kernels",
     "findings": "cifar_lab.analysis.findings:findings",
 }

@@ -7,7 +7,7 @@ from fake_run import FakeRun
 from matplotlib.figure import Figure
 from torch import nn
 
-from cifar_lab.analysis.layers import feature_maps, features, first_convolution, kernels
+from cifar_lab.analysis.features import feature_maps, features, first_convolution, kernels
 from cifar_lab.analysis.made import LeftOut
 from cifar_lab.errors import ConfigError
 
