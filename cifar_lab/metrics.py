@@ -129,9 +129,18 @@ def ece(probs: np.ndarray, labels: np.ndarray) -> float:
     Reference: Guo et al., 2017, arXiv:1706.04599, equation 3.
     """
     confidence = probs.max(axis=1)
-    bins = np.digitize(confidence, np.linspace(0.0, 1.0, ECE_BINS + 1)[1:-1], right=True)
-    gaps = np.bincount(bins, weights=confidence - (probs.argmax(axis=1) == labels))
-    return float(np.abs(gaps).sum() / len(labels))
+    return calibration_error(confidence, probs.argmax(axis=1) == labels)
+
+
+def calibration_error(confidence: np.ndarray, right: np.ndarray) -> float:
+    """``ece`` of confidences [N] in 0 to 1 and of whether the answers were right, bool [N]."""
+    gaps = np.bincount(confidence_bins(confidence), weights=confidence - right)
+    return float(np.abs(gaps).sum() / len(right))
+
+
+def confidence_bins(confidence: np.ndarray) -> np.ndarray:
+    """Which of the 15 bins of ``ece`` each confidence [N] falls into; int64 [N]."""
+    return np.digitize(confidence, np.linspace(0.0, 1.0, ECE_BINS + 1)[1:-1], right=True)
 
 
 def precision_macro(probs: np.ndarray, labels: np.ndarray) -> float:

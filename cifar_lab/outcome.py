@@ -70,7 +70,8 @@ def measure(
             predictions[split] = (images, answers)
     storage.write_bytes(folder.path / "predictions.npz", pack_predictions(predictions))
     rows = storage.read_lines(folder.path / METRICS_FILE)
-    _draw(config, splits, predictions["test"][1], folder.path, rows, best_epoch)
+    stopped_early = parts.state.stopper.reason or None
+    _draw(config, splits, predictions["test"][1], folder.path, rows, best_epoch, stopped_early)
     cost = {**parts.cost, **_effort(parts, rows)}
     cost |= _speed(config, parts, cost["train_s"])
     if features.by_split:
@@ -80,7 +81,7 @@ def measure(
         "metrics": metrics,
         "best_epoch": best_epoch,
         "epochs_done": parts.state.progress.epochs_done,
-        "stopped_early": parts.state.stopper.reason or None,
+        "stopped_early": stopped_early,
         "test_openings": openings,
         "cost": cost,
     }
@@ -137,6 +138,7 @@ def _draw(
     folder: Path,
     rows: Sequence[Mapping[str, Any]],
     best_epoch: int | None,
+    stopped_early: str | None,
 ) -> None:
     """Tables and pictures of the test set, and the learning curves."""
     name = run_name(config, splits)
@@ -144,7 +146,8 @@ def _draw(
     labels = test.labels.numpy()
     save_confusion(folder, probs, labels, splits.class_names, run_name=name)
     save_report(folder, probs, labels, splits.class_names, run_name=name)
-    save_curves(folder, rows, run_name=name, best_epoch=best_epoch)
+    stopped_epoch = rows[-1]["epoch"] if stopped_early else None
+    save_curves(folder, rows, run_name=name, best_epoch=best_epoch, stopped_epoch=stopped_epoch)
     save_samples(folder, splits.test.images.numpy(), labels, probs, splits.class_names, run_name=name, seed=config.seed)
 
 

@@ -107,6 +107,11 @@ class SavedRun:
         path = self.path / "metrics.jsonl"
         return storage.read_lines(path) if path.is_file() else []
 
+    @property
+    def has_logits(self) -> bool:
+        """Whether it kept logits; evidence has predicted classes and confidences only."""
+        return not self._is_evidence
+
     def logits(self, split: str = "test") -> np.ndarray:
         """float32 [N, K], in the set's order."""
         return self._saved(f"{split}_logits", split)
@@ -199,11 +204,6 @@ class SavedRun:
         if found is None:
             raise CheckpointError(f"{self.path} has no {split} images")
         return found
-
-    @property
-    def has_logits(self) -> bool:
-        """Whether there is more than evidence."""
-        return not self._is_evidence
 
     @property
     def _is_evidence(self) -> bool:

@@ -8,6 +8,7 @@ two trained models; whether one recipe beats another takes several seeds of each
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from scipy import optimize, stats
@@ -15,8 +16,7 @@ from scipy import optimize, stats
 CONFIDENCE = 0.95
 
 
-@dataclass(frozen=True)
-class Interval:
+class Interval(NamedTuple):
     """A range that holds the true value with the stated confidence.
 
     Args:

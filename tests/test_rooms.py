@@ -96,10 +96,12 @@ ROOMS: dict[str, set[str]] = {
     "exploring": {*BASE, "analysis", "augmented", "data"},
     "rates": {*BASE, "analysis", "data", "engine", "optim"},
     "robustness": {*BASE, "analysis", "data", "engine", "memory", "runtime", "saved"},
+    "analyze": {*BASE, "analysis", "data", "explain", "saved"},
     # 7
     "cli": {
         *(
             "__init__",
+            "analyze",
             "asking",
             "benching",
             "comparing",

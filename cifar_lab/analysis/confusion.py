@@ -3,6 +3,7 @@
 import csv
 import io
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,19 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
 from cifar_lab import storage
-from cifar_lab.analysis.figures import headline, percent, render, shorten
+from cifar_lab.analysis.figures import COLUMN, PAGE, Drawing, headline, percent, render, shorten
+from cifar_lab.analysis.made import Made, Run
 
 _NUMBERS_UP_TO = 25  # classes; more cells than that leave no room for numbers
 _NAME_LENGTH = 20
+
+
+def confusion(run: Run) -> Made:
+    """Which classes are taken for which, on the test set: counts and percent."""
+    counts = _count(run.predicted("test"), run.labels("test"), len(run.class_names))
+    layout = partial(_layout, counts, run.class_names, run.name, "test")
+    numbers = {"classes": list(run.class_names), "counts": counts.tolist()}
+    return Made(numbers, {"confusion_matrix": layout}, {"confusion_matrix.csv": _table(counts, run.class_names)})
 
 
 def save_confusion(
@@ -46,9 +56,7 @@ def save_confusion(
         Counts, int64 [K, K]: true class, predicted class.
     """
     counts = confusion_counts(probs, labels)
-    table = io.StringIO()
-    csv.writer(table, lineterminator="\n").writerows([list(class_names), *counts.tolist()])
-    storage.write_text(folder / "confusion_matrix.csv", table.getvalue())
+    storage.write_text(folder / "confusion_matrix.csv", _table(counts, class_names))
     if picture:
         storage.write_bytes(folder / "confusion_matrix.png", draw_confusion(counts, class_names, run_name=run_name, split=split))
     return counts
@@ -56,9 +64,7 @@ def save_confusion(
 
 def confusion_counts(probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Images of true class i taken for class j; int64 [K, K]."""
-    from sklearn.metrics import confusion_matrix
-
-    return confusion_matrix(labels, probs.argmax(axis=1), labels=np.arange(probs.shape[1])).astype(np.int64)
+    return _count(probs.argmax(axis=1), labels, probs.shape[1])
 
 
 def draw_confusion(counts: np.ndarray, class_names: Sequence[str], *, run_name: str, split: str = "test") -> bytes:
@@ -70,36 +76,60 @@ def draw_confusion(counts: np.ndarray, class_names: Sequence[str], *, run_name: 
         run_name: For the title, which adds accuracy and number of images.
         split: What the images are, for the title.
     """
+    return render(*_layout(counts, class_names, run_name, split, False))
+
+
+def _count(predicted: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:
+    from sklearn.metrics import confusion_matrix
+
+    return confusion_matrix(labels, predicted, labels=np.arange(num_classes)).astype(np.int64)
+
+
+def _table(counts: np.ndarray, class_names: Sequence[str]) -> str:
+    """confusion_matrix.csv."""
+    table = io.StringIO()
+    csv.writer(table, lineterminator="\n").writerows([list(class_names), *counts.tolist()])
+    return table.getvalue()
+
+
+def _layout(counts: np.ndarray, class_names: Sequence[str], run_name: str, split: str, column: bool) -> Drawing:
+    """Two panels side by side; in a column below each other, of many classes the percentages alone, as wide as a page."""
     num_classes = len(counts)
-    side = max(4.6, num_classes * (0.44 if num_classes <= _NUMBERS_UP_TO else 0.13))  # inches
+    few = num_classes <= _NUMBERS_UP_TO
     support = counts.sum(axis=1, keepdims=True)
     # A class without images has no percentages: its row stays grey.
     shares = np.divide(100.0 * counts, support, out=np.full(counts.shape, np.nan), where=support > 0)
     names = [shorten(name, _NAME_LENGTH) for name in class_names]
+    number = "{:.1f}" if num_classes <= 12 and not column else "{:.0f}"
 
     def draw(figure: Figure) -> None:
         headline(figure, run_name, f"accuracy {percent(np.trace(counts) / counts.sum())}, n = {counts.sum():,} {split} images")
-        left, right = figure.subplots(1, 2)
-        _panel(left, counts.astype(float), names, "images", "{:.0f}")
-        _panel(right, shares, names, "percent of the true class", "{:.1f}" if num_classes <= 12 else "{:.0f}")
+        panels = np.atleast_1d(figure.subplots(1 + few, 1) if column else figure.subplots(1, 2))
+        _panel(panels[-1], shares, names, "percent of the true class", number, column)
+        if len(panels) == 2:
+            _panel(panels[0], counts.astype(float), names, "images", "{:.0f}", column)
 
+    if column:
+        return (draw, COLUMN, 6.4) if few else (draw, PAGE, 7.2)
+    side = max(4.6, num_classes * (0.44 if few else 0.13))  # inches
     # Room for the names, as wide as the longest, and for the colour bars.
-    room = max(len(name) for name in names) * (0.045 if num_classes > _NUMBERS_UP_TO else 0.05)
-    return render(draw, 2 * side + 2 * room + 2.2, side + room + 1.0)
+    room = max(len(name) for name in names) * (0.05 if few else 0.045)
+    return draw, 2 * side + 2 * room + 2.2, side + room + 1.0
 
 
-def _panel(axes: Axes, values: np.ndarray, names: list[str], what: str, number: str) -> None:
+def _panel(axes: Axes, values: np.ndarray, names: list[str], what: str, number: str, column: bool) -> None:
     """One matrix with names, a colour bar and, if there is room, numbers."""
     num_classes = len(values)
     few = num_classes <= _NUMBERS_UP_TO
     top = 100.0 if what.startswith("percent") else max(float(np.nanmax(values)), 1.0)
     # The square root lets a confusion of a few percent stand out beside a diagonal of ninety.
     image = axes.imshow(values, cmap=_colors(), norm=PowerNorm(0.5, vmin=0.0, vmax=top))
-    size = (9 if num_classes <= 12 else 8) if few else 6
+    sizes = (7, 5, 4) if column else (9, 8, 6)  # points
+    size = sizes[(num_classes > 12) + (not few)]
     upright: dict[str, Any] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if few else {"rotation": 90}
     axes.set_xticks(range(num_classes), labels=names, fontsize=size, parse_math=False, **upright)
     axes.set_yticks(range(num_classes), labels=names, fontsize=size, parse_math=False)
-    large = 10 if few else 18
+    large = (7 if few else 8) if column else 10 if few else 18
     axes.set_xlabel("predicted class", fontsize=large)
     axes.set_ylabel("true class", fontsize=large)
     axes.set_title(what, fontsize=large + 1)
@@ -108,15 +138,19 @@ def _panel(axes: Axes, values: np.ndarray, names: list[str], what: str, number: 
     axes.spines[:].set_color("#aaaaaa")
     bar = axes.figure.colorbar(image, ax=axes, shrink=0.85, pad=0.015, aspect=30)
     bar.outline.set_visible(False)
-    bar.ax.tick_params(labelsize=8 if few else 14)
+    bar.ax.tick_params(labelsize=6 if column else 8 if few else 14)
     if few:
-        _write_numbers(axes, values, image, number)
+        # On a screen a cell is at least 0.44 inches wide; in a column all of them share 2.3.
+        _write_numbers(axes, values, image, number, largest=6.0 if column else 9.0, room=240 / num_classes if column else 46.0)
 
 
-def _write_numbers(axes: Axes, values: np.ndarray, image: Any, number: str) -> None:
-    """Numbers in the cells, dark on light and light on dark; zeros are left out."""
+def _write_numbers(axes: Axes, values: np.ndarray, image: Any, number: str, *, largest: float, room: float) -> None:
+    """Numbers in the cells, dark on light and light on dark; zeros are left out.
+
+    Points: ``largest`` is the size of the letters, ``room / digits`` what fits.
+    """
     digits = max(len(number.format(value)) for value in values[np.isfinite(values)])
-    size = min(9.0, 46.0 / digits)  # points; a cell is at least 0.44 inches wide
+    size = min(largest, room / digits)  # points
     for row, column in np.argwhere(values > 0):
         value = values[row, column]
         text = number.format(value)

@@ -6,6 +6,7 @@ A command is a function in one of these modules; it imports what it needs inside
 import sys
 
 from cifar_lab.cli import (  # noqa: F401  (they add their commands)
+    analyze,
     asking,
     comparing,
     data,

@@ -61,9 +61,9 @@ def eda(
 
     def work() -> None:
         config = _compose(overrides, config_dir, plugin)
-        from cifar_lab.analysis.figures import check_formats
+        from cifar_lab.analysis.figures import parse_formats
 
-        formats = check_formats(figures)
+        formats = parse_formats(figures)
         from cifar_lab import runtime
         from cifar_lab.data.splits import load_splits
         from cifar_lab.display import Display, say
@@ -112,9 +112,9 @@ def schedule(
 
     def work() -> None:
         config = _compose(overrides, config_dir, plugin)
-        from cifar_lab.analysis.figures import check_formats
+        from cifar_lab.analysis.figures import parse_formats
 
-        formats = check_formats(figures)
+        formats = parse_formats(figures)
         from cifar_lab.display import say
         from cifar_lab.rates import preview, save_preview
 

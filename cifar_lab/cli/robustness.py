@@ -45,11 +45,11 @@ def robustness(
         add_entry_points()
         for file in plugin or []:
             add_plugin(file)
-        from cifar_lab.analysis.figures import check_formats
+        from cifar_lab.analysis.figures import parse_formats
         from cifar_lab.display import say
         from cifar_lab.robustness import measure_robustness, save_robustness
 
-        formats = check_formats(figures)
+        formats = parse_formats(figures)
         found = measure_robustness(
             saved,
             device=device,

@@ -57,6 +57,15 @@ def test_every_column_is_drawn_with_its_units(drawn):
     assert [axes.get_ylabel() for axes in figure.axes] == ["cross-entropy (nats)", "accuracy (%)", "learning rate"]
 
 
+def test_an_early_stop_is_marked_after_the_last_epoch(drawn):
+    draw_curves(rows(12), run_name="r", best_epoch=9, stopped_epoch=12)
+    for panel in range(3):
+        found = lines(drawn[0], panel)
+        assert (found["best epoch (9)"][0], found["stopped early (12)"][0]) == ([9, 9], [12, 12])
+    draw_curves(rows(12), run_name="r", best_epoch=9)
+    assert not [label for label in lines(drawn[1], 0) if label.startswith("stopped")]
+
+
 def test_what_was_not_measured_is_a_gap_not_a_zero(drawn):
     data = rows(60, every=7)
     data[20]["train_loss"] = math.inf

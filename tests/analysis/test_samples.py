@@ -3,12 +3,22 @@
 import numpy as np
 import pytest
 import torch
+from fake_run import FakeRun
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
 from cifar_lab.analysis import samples
-from cifar_lab.analysis.samples import choose_samples, save_samples
+from cifar_lab.analysis.made import LeftOut
+from cifar_lab.analysis.samples import (
+    choose_samples,
+    least_certain,
+    one_per_class,
+    samples_per_class,
+    samples_worst,
+    save_samples,
+    worst_mistakes,
+)
 
 NAMES = ["cat", "dog", "a remarkably long name of a class"]
 
@@ -103,3 +113,58 @@ def test_the_picture_is_drawn_and_tensors_will_do(tmp_path, recwarn):
     assert picture.size == (1072, 585)
     assert len(picture.convert("RGB").getcolors(1_000_000)) > 1000
     assert not recwarn.list
+
+
+# Which mistakes are the worst
+
+
+def test_the_surest_mistakes_and_the_least_certain_answers_by_sorting():
+    rng = np.random.default_rng(4)
+    confidence, right = rng.choice(np.linspace(0.1, 1.0, 40), size=300), rng.random(300) < 0.7
+    worst = sorted((i for i in range(300) if not right[i]), key=lambda i: (-confidence[i], i))
+    assert worst_mistakes(right, confidence, 24).tolist() == worst[:24]
+    assert worst_mistakes(right, confidence, 1000).tolist() == worst
+    assert least_certain(confidence, 24).tolist() == sorted(range(300), key=lambda i: (confidence[i], i))[:24]
+
+
+def test_each_class_is_shown_once_and_a_class_without_images_not_at_all():
+    labels = np.random.default_rng(5).permutation([0] * 50 + [1] * 3 + [3] * 20)
+    chosen = one_per_class(labels, 5, seed=0)
+    assert labels[chosen].tolist() == [0, 1, 3]
+    assert chosen.tolist() == one_per_class(labels, 5, seed=0).tolist()
+    assert chosen.tolist() != one_per_class(labels, 5, seed=1).tolist()
+
+
+@pytest.mark.parametrize(("analysis", "column"), [(samples_per_class, True), (samples_worst, True), (samples_worst, False)])
+def test_no_text_of_a_grid_leaves_its_place(analysis, column):
+    run = FakeRun(44, count=300, names=tuple(f"long class name {i}" for i in range(44)))
+    (layout,) = analysis(run).pictures.values()
+    draw, width, height = layout(column)
+    figure = Figure(figsize=(width, height), dpi=100, layout="constrained")
+    draw(figure)
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    title = figure._suptitle.get_window_extent(renderer)
+    headings = [axes.title.get_window_extent(renderer) for axes in figure.axes]
+    labels = [axes.xaxis.label.get_window_extent(renderer) for axes in figure.axes]
+    assert min(title.x0, title.y0) >= 0
+    assert title.y0 >= max(heading.y1 for heading in headings), "the title is above all pictures"
+    assert title.y1 <= figure.bbox.y1 + 1
+    room = figure.bbox.width / len({round(axes.bbox.x0) for axes in figure.axes})  # of one picture
+    assert max(box.width for box in (*headings, *labels)) <= room
+
+
+def test_numbers_name_the_images_that_are_shown():
+    run = FakeRun(10, count=200)
+    made = samples_worst(run).numbers["images"]
+    right = run.predicted("test") == run.labels("test")
+    expected = sorted(np.flatnonzero(~right), key=lambda i: -run.confidence("test")[i])[:24]
+    assert [row["image"] for row in made] == [1000 + i for i in expected]
+    assert all(row["true"] != row["predicted"] for row in made)
+    assert [row["confidence"] for row in made] == [run.confidence("test")[i] for i in expected]
+
+
+def test_a_run_without_a_mistake_has_no_worst_one():
+    run = FakeRun(3, count=20)
+    run._answers["test"][0][:] = 9 * np.eye(3, dtype=np.float32)[run.labels("test")]
+    with pytest.raises(LeftOut, match="made no mistake"):
+        samples_worst(run)
