@@ -103,7 +103,7 @@ def as_cifar10(finished: Path):
     """The run with the name and the ids that one on CIFAR-10 has."""
     run = load_run(finished)
     run.result["data"]["name"] = "cifar10"
-    run._arrays["test_ids"] = 50_000 + np.arange(len(run.labels("test")))
+    run.arrays["test_ids"] = 50_000 + np.arange(len(run.labels("test")))
     return run
 
 
@@ -121,7 +121,7 @@ def test_official_files_are_asked_about_beside_ours(finished, official, tmp_path
     assert found["cifar10c"]["mean_accuracy"] == pytest.approx(row["mean"])
     files = save_robustness(tmp_path, run, found, run.images("test"))
     assert [file.name for file in files] == ["robustness.png", "robustness_examples.png", "robustness_cifar10c.png"]
-    run._arrays["test_labels"] = (run.labels("test") + 1) % 10
+    run.arrays["test_labels"] = (run.labels("test") + 1) % 10
     run.metrics["test"]["accuracy"] = float((run.predicted("test") == run.labels("test")).mean())
     with pytest.raises(DataError, match="labels are not those of CIFAR-10's test set"):
         measure_robustness(run, official=official, images=1, threads=1)
