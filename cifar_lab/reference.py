@@ -120,7 +120,7 @@ def table(found: Iterable[Row]) -> str:
         accuracies = [100 * r["metrics"]["test"]["accuracy"] for r in row.results]
         spread = f" ± {statistics.stdev(accuracies):.2f}" if len(accuracies) > 1 else ""
         cost = row.results[0]["cost"]
-        seconds = statistics.mean(r["cost"]["train_s"] for r in row.results)
+        seconds = statistics.mean(r["cost"]["train_s"] + r["cost"].get("features_s", 0.0) for r in row.results)
         cells = [
             f"`{row.experiment}`" if row.experiment else f"`{row.results[0]['model']}`",
             " ".join(f"`{o}`" for o in row.changed) or "",

@@ -52,6 +52,15 @@ def test_the_table_puts_seeds_together_and_shows_n(tmp_path: Path) -> None:
     assert "| 38.00 % | 1 |" in lines[3]
 
 
+def test_features_that_were_computed_first_count_as_training(tmp_path: Path) -> None:
+    evidence(tmp_path / "a", 0, 0.86, ["experiment=d3_mobilenet_v2"])
+    path = tmp_path / "a" / "result.json"
+    result = json.loads(path.read_text())
+    result["cost"]["features_s"] = 450.0
+    path.write_text(json.dumps(result))
+    assert "| 20 epochs, 10 min |" in reference.table(reference.rows(tmp_path))
+
+
 def test_the_table_is_written_between_its_marks_only(tmp_path: Path) -> None:
     readme = tmp_path / "README.md"
     readme.write_text(f"before\n{reference.MARKS[0]}\nold\n{reference.MARKS[1]}\nafter\n")
