@@ -16,7 +16,7 @@ from cifar_lab.data.augment import is_augmented
 from cifar_lab.data.features import FeatureBatches
 from cifar_lab.engine.features import compute_features
 from cifar_lab.engine.predict import BatchSource
-from cifar_lab.engine.state import begin_epoch
+from cifar_lab.engine.stages import begin_epoch
 from cifar_lab.parts import Parts, build_batches
 from cifar_lab.signals import StopFlag
 

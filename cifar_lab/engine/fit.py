@@ -13,7 +13,8 @@ from cifar_lab.config import TrainConfig
 from cifar_lab.engine.checkpoint import Checkpoints
 from cifar_lab.engine.guards import TrainingGuard
 from cifar_lab.engine.predict import BatchSource, Sums, check_plain, evaluate, mixed_precision
-from cifar_lab.engine.state import TrainState, begin_epoch
+from cifar_lab.engine.stages import begin_epoch
+from cifar_lab.engine.state import TrainState
 from cifar_lab.engine.twopass import build_second_pass
 from cifar_lab.engine.watch import HostWatch, build_watch
 from cifar_lab.errors import LabError

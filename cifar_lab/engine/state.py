@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -18,21 +18,6 @@ from cifar_lab.errors import CheckpointError
 
 # What is saved and restored; one that is missing from a checkpoint is an error.
 ENTRIES = ("model", "ema", "optimizer", "schedule", "scaler", "progress", "stopper", "generators")
-
-
-@runtime_checkable
-class Staged(Protocol):
-    """A model of which parts are trained in some epochs only."""
-
-    def begin_epoch(self, epoch: int) -> None:
-        """Set which parameters need a gradient in an epoch counted from 1; called again when the epoch is resumed."""
-        ...
-
-
-def begin_epoch(model: nn.Module, epoch: int) -> None:
-    """Let a model that is trained in stages know its epoch, counted from 1."""
-    if isinstance(model, Staged):  # pyrefly: ignore
-        model.begin_epoch(epoch)
 
 
 class Schedule(Protocol):
