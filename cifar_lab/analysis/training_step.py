@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from cifar_lab.config import TrainConfig
 from cifar_lab.engine.predict import Sums, mixed_precision
-from cifar_lab.engine.state import begin_epoch
+from cifar_lab.engine.stages import begin_epoch
 from cifar_lab.engine.twopass import build_second_pass, check_precision
 
 
