@@ -87,6 +87,7 @@ def _differences_around(old: SavedRun, config: Config) -> Iterator[str]:
     then = old.result["environment"]
     device = runtime.resolve_device(config.device)
     runtime.set_threads(config.threads)
+    runtime.set_deterministic(config.train.deterministic)
     now = runtime.environment_record(device)
     if old.result["digests"]["code"] != (code := runs.code_digest(plugin_files())):
         commits = [((record.get("git") or {}).get("commit") or "no commit")[:8] for record in (then, now)]
@@ -97,8 +98,11 @@ def _differences_around(old: SavedRun, config: Config) -> Iterator[str]:
     for key in dict.fromkeys([*flat_then, *flat_now]):
         if flat_then.get(key) != flat_now.get(key):
             yield f"{key} ({flat_then.get(key)} -> {flat_now.get(key)})"
-    for key, was, value in runs.differences(old.config, to_plain(config)):
-        yield f"setting {key} ({was} -> {value})"
+    known = flatten(old.config)
+    changed = runs.differences(old.config, to_plain(config))
+    yield from (f"setting {key} ({was} -> {value})" for key, was, value in changed if key in known)
+    if new := [key for key, _, _ in changed if key not in known]:
+        yield f"settings that there were not then, at their defaults: {', '.join(new)}"
 
 
 def siblings(run: SavedRun) -> list[SavedRun]:

@@ -58,6 +58,8 @@ def test_what_differs_around_it_is_listed_and_what_came_out_is_judged(finished, 
     result["environment"]["packages"]["torch"] = "1.0"
     result["metrics"]["test"]["accuracy"] = 1.0
     (forged / "result.json").write_text(json.dumps(result))
+    config = (forged / "config.yaml").read_text()
+    (forged / "config.yaml").write_text(config.replace("  label_smoothing: 0.0\n", ""))
     rows = [json.loads(line) for line in (forged / "metrics.jsonl").read_text().splitlines()]
     rows[0]["train_loss"] += 1.0
     (forged / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -65,6 +67,7 @@ def test_what_differs_around_it_is_listed_and_what_came_out_is_judged(finished, 
     said = capsys.readouterr()
     assert "differs: code (00000000 of " in said.out
     assert "differs: packages.torch (1.0 -> " in said.out
+    assert "differs: settings that there were not then, at their defaults: train.label_smoothing\n" in said.out
     assert "error[E-CKPT]: NOT reproduced: test accuracy " in said.err
     assert (
         "against 100.00 % (n = 1, so nothing is known of seeds: on 60 images equally good models lie within 0.00 points)"
