@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cifar_lab import runs, storage
+from cifar_lab.cores import wait_politely_if_busy
 from cifar_lab.errors import ConfigError, Interrupted, LabError, SweepError, guarded, report
 from cifar_lab.flags import Flags, parse_flags, quoted
 from cifar_lab.plugins import add_entry_points, add_plugin
@@ -46,6 +47,7 @@ def _main(arguments: Sequence[str]) -> None:
         return
     from cifar_lab import schema
 
+    wait_politely_if_busy()
     schema.register()
     if flags.multirun:
         _start_sweep(flags)

@@ -22,6 +22,7 @@ ROOMS: dict[str, set[str]] = {
     "errors": set(),
     "differing": set(),
     "display": set(),
+    "cores": set(),
     "memory": set(),
     "metrics": {"errors"},
     "signals": {"errors"},
@@ -69,6 +70,7 @@ ROOMS: dict[str, set[str]] = {
     },
     "train": {
         *BASE,
+        "cores",
         "display",
         "explain",
         "flags",
@@ -106,6 +108,7 @@ ROOMS: dict[str, set[str]] = {
             "benching",
             "comparing",
             "completion",
+            "cores",
             "cost_tables",
             "costing",
             "errors",
@@ -119,6 +122,7 @@ ROOMS: dict[str, set[str]] = {
 HYDRA = {"overrides", "schema", "sweeps", "train", "explain", "completion"}
 """Rooms that know that Hydra exists, beside the plug-in shells."""
 TORCHLESS = {
+    "cores",
     "saved",
     "cli",
     "config",

@@ -85,6 +85,9 @@ def rerun(
     from cifar_lab.errors import CheckpointError, guarded
 
     def work() -> None:
+        from cifar_lab.cores import wait_politely_if_busy
+
+        wait_politely_if_busy()
         from cifar_lab.plugins import add_entry_points, add_plugin
         from cifar_lab.rerun import rerun as train_again
 
