@@ -17,7 +17,7 @@ import importlib.abc
 import importlib.machinery
 import importlib.util
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
@@ -56,6 +56,13 @@ def add_entry_points() -> None:
         for entry in metadata.entry_points(group=f"cifar_lab.{kind}"):
             package = entry.dist.name if entry.dist else "an installed package"
             _add(kind, entry.name, entry.value, package)
+
+
+def add_all(plugins: Iterable[str | Path] | None = None) -> None:
+    """Add what installed packages offer, and then a person's own files; see ``add_entry_points`` and ``add_plugin``."""
+    add_entry_points()
+    for path in plugins or ():
+        add_plugin(path)
 
 
 def add_plugin(path: str | Path) -> None:

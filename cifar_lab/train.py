@@ -17,7 +17,7 @@ from cifar_lab import runs, storage
 from cifar_lab.cores import wait_politely_if_busy
 from cifar_lab.errors import ConfigError, Interrupted, LabError, SweepError, guarded, report
 from cifar_lab.flags import Flags, parse_flags, quoted
-from cifar_lab.plugins import add_entry_points, add_plugin
+from cifar_lab.plugins import add_all
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,9 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _main(arguments: Sequence[str]) -> None:
     flags = parse_flags(arguments)
-    add_entry_points()
-    for file in flags.plugins:
-        add_plugin(file)
+    add_all(flags.plugins)
     if flags.config_dir and not Path(flags.config_dir).is_dir():
         raise ConfigError(f"--config-dir {flags.config_dir}: no such folder")
     if flags.help:

@@ -148,11 +148,12 @@ def _readme_problems(where: Path, readme: Path) -> Iterator[Problem]:
     if not readme.is_file():
         yield Problem(str(readme), "", "is not there")
         return
-    begin, end = (readme.read_text(encoding="utf-8").find(mark) for mark in reference.MARKS)
+    page = readme.read_text(encoding="utf-8")
+    begin, end = (page.find(mark) for mark in reference.MARKS)
     if begin < 0 or end < begin:
         yield Problem(str(readme), "", f"has no lines {reference.MARKS[0]} and {reference.MARKS[1]}")
         return
-    text = readme.read_text(encoding="utf-8")[begin + len(reference.MARKS[0]) : end].strip().splitlines()
+    text = page[begin + len(reference.MARKS[0]) : end].strip().splitlines()
     expected = reference.table(reference.rows(where)).splitlines()
     for said, made in zip(text, expected, strict=False):
         if said != made:

@@ -55,11 +55,9 @@ def analyze(
 
     def work() -> None:
         from cifar_lab.analyze import analyze as analyze_run
-        from cifar_lab.plugins import add_entry_points, add_plugin
+        from cifar_lab.plugins import add_all
 
-        add_entry_points()
-        for file in plugin or []:
-            add_plugin(file)
+        add_all(plugin)
         made = analyze_run(
             Path(run),
             out=Path(out) if out else None,

@@ -25,12 +25,10 @@ def predict(
       cifar-lab predict outputs/runs/MINE holiday/ --top 3 --json
     """
     from cifar_lab.errors import guarded
-    from cifar_lab.plugins import add_entry_points, add_plugin
+    from cifar_lab.plugins import add_all
 
     def work() -> None:
-        add_entry_points()
-        for file in plugin or []:
-            add_plugin(file)
+        add_all(plugin)
 
         from cifar_lab.asking import predict_photos
 

@@ -22,11 +22,9 @@ def _compose(overrides: list[str] | None, config_dir: str | None, plugin: list[s
     from pathlib import Path
 
     from cifar_lab.errors import ConfigError
-    from cifar_lab.plugins import add_entry_points, add_plugin
+    from cifar_lab.plugins import add_all
 
-    add_entry_points()
-    for file in plugin or []:
-        add_plugin(file)
+    add_all(plugin)
     if config_dir and not Path(config_dir).is_dir():
         raise ConfigError(f"--config-dir {config_dir}: no such folder")
     from cifar_lab import schema

@@ -88,12 +88,10 @@ def rerun(
         from cifar_lab.cores import wait_politely_if_busy
 
         wait_politely_if_busy()
-        from cifar_lab.plugins import add_entry_points, add_plugin
+        from cifar_lab.plugins import add_all
         from cifar_lab.rerun import rerun as train_again
 
-        add_entry_points()
-        for file in plugin or []:
-            add_plugin(file)
+        add_all(plugin)
         with redirect_stdout(sys.stderr) if as_json else nullcontext():
             new, verdict = train_again(Path(run), places or [], Path(out) if out else None)
         if as_json:

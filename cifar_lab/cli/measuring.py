@@ -25,11 +25,9 @@ def _build(words: list[str], classes: int | None, config_dir: str | None, plugin
     """The model that the words name; what can be refused without torch is refused first."""
     from cifar_lab import schema
     from cifar_lab.errors import ConfigError
-    from cifar_lab.plugins import add_entry_points, add_plugin
+    from cifar_lab.plugins import add_all
 
-    add_entry_points()
-    for file in plugins:
-        add_plugin(file)
+    add_all(plugins)
     schema.register()
     folders = [word for word in words if "=" not in word]
     if folders:

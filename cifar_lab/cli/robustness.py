@@ -38,13 +38,11 @@ def robustness(
     from cifar_lab.errors import guarded
 
     def work() -> None:
-        from cifar_lab.plugins import add_entry_points, add_plugin
+        from cifar_lab.plugins import add_all
         from cifar_lab.saved import load_run
 
         saved = load_run(run)
-        add_entry_points()
-        for file in plugin or []:
-            add_plugin(file)
+        add_all(plugin)
         from cifar_lab.analysis.figures import parse_formats
         from cifar_lab.display import say
         from cifar_lab.robustness import measure_robustness, save_robustness

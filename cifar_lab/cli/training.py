@@ -65,12 +65,10 @@ def list_(
     """
     from cifar_lab.errors import guarded
     from cifar_lab.listing import show_list
-    from cifar_lab.plugins import add_entry_points, add_plugin
+    from cifar_lab.plugins import add_all
 
     def work() -> None:
-        add_entry_points()
-        for file in plugin or []:
-            add_plugin(file)
+        add_all(plugin)
         show_list(what, config_dir=config_dir, as_json=as_json)
 
     raise typer.Exit(guarded(work))

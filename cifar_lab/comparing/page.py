@@ -12,13 +12,13 @@ from rich.markup import escape
 from rich.table import Table as Grid
 
 from cifar_lab import storage
-from cifar_lab.analysis.figures import FORMATS
+from cifar_lab.analysis import figures
 from cifar_lab.analysis.typeset import Table, check_formats, save_table, to_markdown
 from cifar_lab.comparing import pictures, tables
 from cifar_lab.comparing.entries import MEASURES, Entry, check_same_test_set, default_name, load_entries
 from cifar_lab.comparing.pairs import Pair, compare_pairs
 from cifar_lab.display import table_console
-from cifar_lab.errors import CheckpointError, ConfigError
+from cifar_lab.errors import CheckpointError
 
 DEFAULT = Path("outputs/compare")
 _PAIRS_IN_WORDS = 10
@@ -98,8 +98,7 @@ def compare(
         ConfigError: Fewer than two runs, one given twice, or a format that is none.
     """
     check_formats(table_formats)
-    if not figure_formats or [name for name in figure_formats if name not in FORMATS]:
-        raise ConfigError(f"--figures {','.join(figure_formats)}; must be of {', '.join(FORMATS)}")
+    figures.check_formats(figure_formats)
     entries = load_entries(folders)
     notes = notes_on(entries)
     if unpaired:
