@@ -173,6 +173,16 @@ class TrackerConfig:
 
 
 @dataclass
+class SweepConfig:
+    """How the jobs of a sweep are run; nothing that a run computes."""
+
+    workers: int = _setting(
+        0, "jobs at once; 0: one for each GPU, or on a CPU one for each core that has 2 GiB of memory", low=0, high=1024
+    )
+    job_timeout: float = _setting(0.0, "seconds after which a job is ended and counted as failed; 0: off", low=0.0)
+
+
+@dataclass
 class Component:
     """A named part and the keywords for its builder, already checked against the builder's signature."""
 
@@ -195,6 +205,7 @@ class Config:
     schedule: Component = field(default_factory=lambda: Component("constant"))
     train: TrainConfig = field(default_factory=TrainConfig)
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
+    sweep: SweepConfig = field(default_factory=SweepConfig)
 
 
 def to_plain(config: Config) -> dict[str, Any]:

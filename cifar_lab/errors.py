@@ -71,6 +71,12 @@ class ResumeError(LabError):
     code, exit_code = "E-RESUME", 4
 
 
+class CodeError(LabError):
+    """Runs of a sweep were made by other code."""
+
+    code, exit_code = "E-CODE", 4
+
+
 class LockedError(LabError):
     """Another process works in this run folder."""
 
@@ -99,6 +105,18 @@ class DeviceError(ResourceError):
     """The device that was asked for is not there."""
 
     code = "E-DEVICE"
+
+
+class KilledError(ResourceError):
+    """A run's process died under it."""
+
+    code = "E-KILLED"
+
+
+class JobTimeoutError(ResourceError):
+    """A run took longer than a job of its sweep may."""
+
+    code = "E-TIMEOUT"
 
 
 class SweepError(LabError):

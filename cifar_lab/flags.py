@@ -12,6 +12,7 @@ _SWITCHES = {
     "--help": "help",
     "--debug": "debug",
     "--resolve": "resolve",
+    "--redo": "redo",
 }
 _WITH_VALUE = {
     "--plugin": "plugins",
@@ -49,6 +50,7 @@ class Flags:
         package: Part of the configuration that ``--cfg`` prints.
         resolve: Whether ``--cfg`` resolves interpolations.
         info: What ``--info`` prints, empty for nothing.
+        redo: Whether jobs of a sweep that other code ran are run again.
     """
 
     overrides: list[str] = field(default_factory=list)
@@ -61,6 +63,7 @@ class Flags:
     package: str = ""
     resolve: bool = False
     info: str = ""
+    redo: bool = False
 
     def for_hydra(self) -> list[str]:
         """The same as arguments for Hydra: flags first, then overrides."""
@@ -103,6 +106,8 @@ def parse_flags(arguments: Sequence[str]) -> Flags:
             flags.overrides.append(word)
     if (flags.package or flags.resolve) and not flags.show:
         raise ConfigError(f"{'--package' if flags.package else '--resolve'} needs --cfg job")
+    if flags.redo and not flags.multirun:
+        raise ConfigError("--redo needs -m: it is about the jobs of a sweep", hint="a single run is begun anew in another folder")
     return flags
 
 

@@ -45,7 +45,14 @@ def select_weights(config: Config, parts: Parts, folder: Path) -> int | None:
 
 
 def measure(
-    config: Config, parts: Parts, features: Features, folder: RunFolder, best_epoch: int | None, stop: StopFlag
+    config: Config,
+    parts: Parts,
+    features: Features,
+    folder: RunFolder,
+    best_epoch: int | None,
+    stop: StopFlag,
+    *,
+    pictures: bool = True,
 ) -> dict[str, Any]:
     """Predict every split once with the selected weights, save the predictions, and say all there is to say of them.
 
@@ -71,7 +78,7 @@ def measure(
     storage.write_bytes(folder.path / "predictions.npz", pack_predictions(predictions))
     rows = storage.read_lines(folder.path / METRICS_FILE)
     stopped_early = parts.state.stopper.reason or None
-    _draw(config, splits, predictions["test"][1], folder.path, rows, best_epoch, stopped_early)
+    _draw(config, splits, predictions["test"][1], folder.path, rows, best_epoch, stopped_early, pictures)
     cost = {**parts.cost, **_effort(parts, rows)}
     cost |= _speed(config, parts, cost["train_s"])
     if features.by_split:
@@ -139,13 +146,16 @@ def _draw(
     rows: Sequence[Mapping[str, Any]],
     best_epoch: int | None,
     stopped_early: str | None,
+    pictures: bool,
 ) -> None:
-    """Tables and pictures of the test set, and the learning curves."""
+    """Tables of the test set, its pictures, and the learning curves."""
     name = run_name(config, splits)
     probs = softmax(test.logits)
     labels = test.labels.numpy()
-    save_confusion(folder, probs, labels, splits.class_names, run_name=name)
+    save_confusion(folder, probs, labels, splits.class_names, run_name=name, picture=pictures)
     save_report(folder, probs, labels, splits.class_names, run_name=name)
+    if not pictures:
+        return
     stopped_epoch = rows[-1]["epoch"] if stopped_early else None
     save_curves(folder, rows, run_name=name, best_epoch=best_epoch, stopped_epoch=stopped_epoch)
     save_samples(folder, splits.test.images.numpy(), labels, probs, splits.class_names, run_name=name, seed=config.seed)

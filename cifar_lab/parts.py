@@ -135,7 +135,7 @@ def check_builders(configs: Sequence[Config]) -> None:
                     build(part.name, **part.settings)
             except ValueError as error:
                 raise ConfigError(f"{kind}={part.name}: {error}") from error
-            except Exception:  # not for certain the settings' fault; the job itself will say
+            except (Exception, SystemExit):  # not for certain the settings' fault; the job itself will say
                 continue
 
 

@@ -6,7 +6,7 @@ The same call again continues where the run stopped, or shows what is already do
 import time
 import traceback
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import torch
 
 from cifar_lab import frozen, memory, outcome, runs, runtime, storage
 from cifar_lab.config import Config
+from cifar_lab.data.sets import Splits
 from cifar_lab.data.splits import load_splits
 from cifar_lab.display import say, show_result
 from cifar_lab.engine.checkpoint import Checkpoints, finish_checkpoints
@@ -26,14 +27,18 @@ from cifar_lab.plugins import plugin_files
 from cifar_lab.signals import StopFlag
 from cifar_lab.tracking import Tracker
 
+_LAST_DATA: dict[str, Splits] = {}
+"""The last data set of this process, by its settings: the runs of a sweep share it."""
 
-def run(config: Config, path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+
+def run(config: Config, path: Path, overrides: Sequence[str] = (), *, in_sweep: bool = False) -> dict[str, Any]:
     """Train, test and measure; or continue, or show what is done.
 
     Args:
         config: Checked; ``train.precision`` is replaced by what ``auto`` means here.
         path: The run folder.
         overrides: What the person typed, for the record.
+        in_sweep: Leave the pictures to whoever asks for them later.
 
     Returns:
         The content of result.json.
@@ -49,10 +54,12 @@ def run(config: Config, path: Path, overrides: Sequence[str] = ()) -> dict[str, 
             say(f"already done: {path}")
             show_result(done, str(path))
             return done
-        return _run(config, folder, code, overrides, stop)
+        return _run(config, folder, code, overrides, stop, in_sweep)
 
 
-def _run(config: Config, folder: runs.RunFolder, code: str, overrides: Sequence[str], stop: StopFlag) -> dict[str, Any]:
+def _run(
+    config: Config, folder: runs.RunFolder, code: str, overrides: Sequence[str], stop: StopFlag, in_sweep: bool
+) -> dict[str, Any]:
     """The run itself, in a folder that is locked."""
     began = time.perf_counter()
     memory.keep_freed_memory()
@@ -61,8 +68,7 @@ def _run(config: Config, folder: runs.RunFolder, code: str, overrides: Sequence[
     runtime.set_deterministic(config.train.deterministic)
     memory.reset_peak(device)
     tracker = Tracker(folder.path, config)
-    splits = load_splits(config.data, stop=stop.check, progress=tracker.progress)
-    splits = replace(splits, notes=(*splits.notes, *check_overlap(splits.train, splits.val, splits.test)))
+    splits = _splits(config, tracker, stop)
     with runtime.out_of_memory_named(config.train.batch_size):
         parts = build_parts(config, splits, device, stop=stop.check, progress=tracker.progress)
     _require_checkpoint(folder, config)
@@ -81,7 +87,7 @@ def _run(config: Config, folder: runs.RunFolder, code: str, overrides: Sequence[
     }
     with tracker:
         try:
-            measured = _train_and_measure(config, parts, folder, tracker, stop, digests)
+            measured = _train_and_measure(config, parts, folder, tracker, stop, digests, pictures=not in_sweep)
         except BaseException as error:
             _record_failure(folder, record, tracker, error)
             raise
@@ -94,7 +100,14 @@ def _run(config: Config, folder: runs.RunFolder, code: str, overrides: Sequence[
 
 
 def _train_and_measure(
-    config: Config, parts: Parts, folder: runs.RunFolder, tracker: Tracker, stop: StopFlag, digests: dict[str, str]
+    config: Config,
+    parts: Parts,
+    folder: runs.RunFolder,
+    tracker: Tracker,
+    stop: StopFlag,
+    digests: dict[str, str],
+    *,
+    pictures: bool,
 ) -> dict[str, Any]:
     """From the newest checkpoint, if there is one, to the numbers."""
     state = parts.state
@@ -117,7 +130,17 @@ def _train_and_measure(
             tracker.note(f"stopped after epoch {state.progress.epochs_done}: {state.stopper.reason}")
         tracker.display.close()
         best_epoch = outcome.select_weights(config, parts, folder.path)
-        return outcome.measure(config, parts, features, folder, best_epoch, stop)
+        return outcome.measure(config, parts, features, folder, best_epoch, stop, pictures=pictures)
+
+
+def _splits(config: Config, tracker: Tracker, stop: StopFlag) -> Splits:
+    """The data, looked at for overlap; from memory where the run before had the same."""
+    key = storage.digest(asdict(config.data))
+    if key not in _LAST_DATA:
+        splits = load_splits(config.data, stop=stop.check, progress=tracker.progress)
+        _LAST_DATA.clear()
+        _LAST_DATA[key] = replace(splits, notes=(*splits.notes, *check_overlap(splits.train, splits.val, splits.test)))
+    return _LAST_DATA[key]
 
 
 def _opening_lines(config: Config, parts: Parts) -> list[str]:

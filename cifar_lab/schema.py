@@ -34,7 +34,10 @@ from cifar_lab.tables import COMPONENTS, conf_dir, known_keys, signature
 
 _OWN_TARGETS = {
     "hydra.sweeper": ("hydra_plugins.cifar_lab.sweeper.LabSweeper",),
-    "hydra.launcher": ("hydra._internal.core_plugins.basic_launcher.BasicLauncher",),
+    "hydra.launcher": (
+        "hydra_plugins.cifar_lab.launcher.LabLauncher",
+        "hydra._internal.core_plugins.basic_launcher.BasicLauncher",
+    ),
 }
 
 

@@ -6,7 +6,7 @@ a finished job is not run twice, an interrupted one continues.
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -102,26 +102,34 @@ def first_job(parsed: Sequence[Override]) -> list[str]:
     raise ConfigError("the sweep has no jobs", hint="a glob matches names of a group, not plain values")
 
 
-def show_summary(jobs: Sequence[Job], results: Sequence[dict[str, Any]], failed: Sequence[tuple[str, BaseException]]) -> None:
-    """Print one line per job: accuracies, seconds and folder, or what ended it."""
+def show_summary(results: Mapping[str, Mapping[str, Any]]) -> None:
+    """Print one line per job: accuracies and seconds, or what ended it.
+
+    Args:
+        results: result.json of every job by its name; empty where there is none.
+    """
     table = Table(box=None, padding=(0, 2, 0, 0))
     for column in ("job", "val", "test", "seconds"):
         table.add_column(column, overflow="fold", justify="left" if column == "job" else "right")
-    errors = dict(failed)
-    done = iter(results)
-    for job in jobs:
-        if job.name in errors:
-            error = errors[job.name]
-            table.add_row(job.name, "failed", getattr(error, "code", "E-BUG"), "")
+    for name, result in results.items():
+        if result.get("status") != "done":
+            table.add_row(name, result.get("status") or "not run", (result.get("error") or {}).get("code", ""), "")
             continue
-        result = next(done)
         metrics, cost = result["metrics"], result["cost"]
         val, test = (f"{100 * m['accuracy']:.2f} %" if m else "-" for m in (metrics["val"], metrics["test"]))
-        table.add_row(job.name, val, test, f"{cost['train_s']:.1f}")
+        table.add_row(name, val, test, f"{cost['train_s']:.1f}")
     LabConsole().print(table)
 
 
-def failure_text(done: int, errors: Sequence[BaseException]) -> str:
+def what_ended_it(result: Mapping[str, Any]) -> str:
+    """Code and message of a run that is not done."""
+    error = result.get("error") or {}
+    return f"{error.get('code', 'E-NONE')} {error.get('message', 'it left no result')}"
+
+
+def failure_text(results: Mapping[str, Mapping[str, Any]]) -> str:
     """``40 done, 10 failed (2 E-OOM, 8 E-DIVERGED)``."""
-    codes = Counter(getattr(error, "code", "E-BUG") for error in errors)
-    return f"{done} done, {len(errors)} failed ({', '.join(f'{n} {code}' for code, n in codes.items())})"
+    failed = [result for result in results.values() if result.get("status") != "done"]
+    codes = Counter((result.get("error") or {}).get("code", "E-NONE") for result in failed)
+    counts = ", ".join(f"{count} {code}" for code, count in codes.items())
+    return f"{len(results) - len(failed)} done, {len(failed)} failed ({counts})"

@@ -9,15 +9,19 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from cifar_lab import runs, storage
 from cifar_lab.cores import wait_politely_if_busy
-from cifar_lab.errors import ConfigError, Interrupted, LabError, SweepError, guarded, report
+from cifar_lab.errors import ConfigError, Interrupted, LabError, SweepError, guarded
 from cifar_lab.flags import Flags, parse_flags, quoted
 from cifar_lab.plugins import add_all
+
+_REDO: ContextVar[bool] = ContextVar("redo", default=False)
+"""``--redo`` on its way through Hydra."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -48,6 +52,7 @@ def _main(arguments: Sequence[str]) -> None:
     wait_politely_if_busy()
     schema.register()
     if flags.multirun:
+        _REDO.set(flags.redo)
         _start_sweep(flags)
     elif flags.show or flags.info:
         schema.compose(flags.overrides, flags.config_dir)
@@ -84,7 +89,7 @@ def _job(cfg: Any) -> dict[str, Any] | BaseException:
     """One run inside Hydra: its result, or what ended it. Hydra prints its own lines about what is raised, so nothing is."""
     from hydra.core.hydra_config import HydraConfig
 
-    from cifar_lab import pipeline, schema
+    from cifar_lab import pipeline, schema, sweeping
 
     try:
         hydra = HydraConfig.get()
@@ -92,7 +97,9 @@ def _job(cfg: Any) -> dict[str, Any] | BaseException:
         here = Path.cwd()
         # Shown as the person would type it; Hydra makes it absolute.
         shown = folder.relative_to(here) if folder.is_relative_to(here) else folder
-        return pipeline.run(schema.to_config(cfg), shown, list(hydra.overrides.task))
+        task = sweeping.planned(folder.parent).get(folder.name)
+        config = schema.to_config(cfg) if task is None else schema.from_plain(task.plain)
+        return pipeline.run(config, shown, list(hydra.overrides.task), in_sweep=task is not None)
     except (LabError, Exception, KeyboardInterrupt) as error:
         return error
 
@@ -131,36 +138,33 @@ def run_sweep(arguments: Sequence[str], config: Any, launcher: Any) -> list[Any]
         SweepError: Some jobs failed; the others are done.
         Interrupted: A signal came; the same command goes on.
     """
-    from cifar_lab import sweeps
+    from cifar_lab import sweeping, sweeps
     from cifar_lab.display import say
     from cifar_lab.parts import check_builders
 
     jobs = sweeps.plan(arguments, _search_dir(config))
     check_builders([job.config for job in jobs])
     where = Path(config.hydra.sweep.dir)
-    say(f"sweep: {len(jobs)} jobs in {where}")
-    results: list[Any] = []
-    failed: list[tuple[str, BaseException]] = []
-    for number, job in enumerate(jobs):
-        say(f"\njob {number + 1} of {len(jobs)}: {job.name}")
-        (returned,) = launcher.launch([[*job.overrides, f"hydra.sweep.subdir={quoted(job.name)}"]], initial_job_idx=number)
-        outcome = returned.return_value
-        if isinstance(outcome, Interrupted | KeyboardInterrupt):
-            stopped = outcome if isinstance(outcome, Interrupted) else Interrupted("interrupted", signum=2)
-            stopped.kept = f"{len(results)} of {len(jobs)} jobs done in {where}"
-            stopped.hint = "the same command goes on where this stopped"
-            raise stopped
-        if isinstance(outcome, BaseException):
-            failed.append((job.name, outcome))
-            report(outcome if isinstance(outcome, LabError) else LabError(f"this is a bug: {type(outcome).__name__}: {outcome}"))
-        else:
-            results.append(outcome)
-    sweeps.show_summary(jobs, results, failed)
+    todo = sweeping.left_to_do(where, jobs, redo=_REDO.get())
+    sweeping.save_plan(where, jobs)
+    done = f", {len(jobs) - len(todo)} of them done already" if len(todo) < len(jobs) else ""
+    say(f"sweep: {len(jobs)} jobs in {where}{done}")
+    try:
+        if todo:
+            launcher.launch([[*job.overrides, f"hydra.sweep.subdir={quoted(job.name)}"] for job in todo], initial_job_idx=0)
+    except Interrupted as error:
+        results = [sweeping.read_result(where / job.name) for job in jobs]
+        error.kept = f"{sum(r.get('status') == 'done' for r in results)} of {len(jobs)} jobs done in {where}"
+        error.hint = "the same command goes on where this stopped"
+        raise
+    results = {job.name: sweeping.read_result(where / job.name) for job in jobs}  # what a launcher says is not evidence
+    sweeps.show_summary(results)
+    failed = {name: result for name, result in results.items() if result.get("status") != "done"}
+    for name, result in failed.items():
+        say(f"{name}: {sweeps.what_ended_it(result)}; log: {where / name / 'run.log'}")
     if failed:
-        raise SweepError(
-            sweeps.failure_text(len(results), [error for _, error in failed]), hint="the same command runs the failed jobs again"
-        )
-    return results
+        raise SweepError(sweeps.failure_text(results), hint="the same command runs the failed jobs again")
+    return list(results.values())
 
 
 def _search_dir(config: Any) -> str | None:

@@ -49,6 +49,8 @@ ROOMS: dict[str, set[str]] = {
     "completion": {"errors", "schema", "tables"},
     "overrides": {"errors", "tables"},
     "sweeps": {*BASE, "display", "overrides", "runs", "schema"},
+    "workers": {*BASE, "pipeline", "plugins", "runs", "schema"},
+    "sweeping": {*BASE, "display", "plugins", "runs", "sweeps", "tracking", "workers"},
     # 6: where configuration and parts are joined
     "pretrained": {*BASE, "data", "engine"},
     "parts": {*BASE, "analysis", "data", "engine", "models", "optim", "plugins", "pretrained", "runtime", "tables"},
@@ -81,6 +83,7 @@ ROOMS: dict[str, set[str]] = {
         "plugins",
         "runs",
         "schema",
+        "sweeping",
         "sweeps",
         "tables",
     },
@@ -148,6 +151,7 @@ EXCEPTIONS = {
     ("cifar_lab/data/cifar.py", "pickle"): "CIFAR's own files are pickles; a restricted Unpickler reads them",
     ("cifar_lab/display.py", "os.open"): "/dev/null in place of a closed pipe",
     ("cifar_lab/errors.py", "os.open"): "/dev/null in place of a closed pipe",
+    ("cifar_lab/workers.py", "Path(os.devnull).open"): "/dev/null in place of the terminal",
     ("cifar_lab/memory.py", "os.open"): "a switch of the kernel below /proc",
     ("cifar_lab/storage/listed.py", "torch.load"): "weight files whose SHA-256 is on the list, with weights_only",
 }

@@ -1,0 +1,304 @@
+"""Several runs on one machine, each in a process of its own that it may bring down without hurting the others.
+
+A worker is kept for the next run, so that interpreter, torch, the device and the data set are paid for once, not once
+per run. What became of a run is read from its result.json; where a run could not write one (killed, hung, ended from
+within), it is written here.
+"""
+
+import contextlib
+import ctypes
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from concurrent.futures import wait
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pebble import ProcessExpired, ProcessPool
+
+from cifar_lab.errors import Interrupted, JobTimeoutError, KilledError, LabError, LockedError
+from cifar_lab.signals import StopFlag
+
+POLL_S = 0.2
+GRACE_S = 60.0
+"""Seconds in which runs may write a checkpoint after a signal; what is not over by then is killed."""
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True)
+class Task:
+    """One run to be made.
+
+    Attributes:
+        name: For messages.
+        folder: Its run folder.
+        plain: Its configuration, as config.yaml holds it.
+        overrides: What stands in its overrides.txt.
+    """
+
+    name: str
+    folder: Path
+    plain: dict[str, Any]
+    overrides: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Slot:
+    """What one worker may use.
+
+    Attributes:
+        threads: CPU threads of each of its runs; 0: as its configuration says.
+        gpu: Value of CUDA_VISIBLE_DEVICES; None: as it is.
+    """
+
+    threads: int = 0
+    gpu: str | None = None
+
+
+@dataclass
+class Outcome:
+    """How a task ended.
+
+    Attributes:
+        name: Of the task.
+        error: What ended it; None for a run that is done.
+        seconds: From its start to its end.
+    """
+
+    name: str
+    error: LabError | None = None
+    seconds: float = 0.0
+
+
+class Watcher:
+    """Who shows how the tasks go; does nothing."""
+
+    def started(self, task: Task) -> None:
+        """A worker has begun with a task."""
+
+    def ended(self, outcome: Outcome) -> None:
+        """A task is over."""
+
+    def tick(self) -> None:
+        """Called a few times a second."""
+
+
+def run_tasks(
+    tasks: Sequence[Task],
+    slots: Sequence[Slot],
+    *,
+    plugins: Sequence[Path] = (),
+    timeout_s: float = 0.0,
+    stop: StopFlag,
+    watcher: Watcher | None = None,
+) -> list[Outcome]:
+    """Run all tasks, as many at once as there are slots.
+
+    Args:
+        tasks: In the order in which they start.
+        slots: One worker each.
+        plugins: A person's own files, for the workers.
+        timeout_s: Seconds that a run may take; 0: no limit.
+        stop: When it is set, running tasks are asked to checkpoint and no further one starts.
+        watcher: Is told of starts and ends.
+
+    Returns:
+        Outcomes in the order of the tasks; those that never started are left out.
+
+    Raises:
+        Interrupted: ``stop`` was set; everything that ran has ended by then.
+    """
+    crew = _Crew(list(tasks), watcher or Watcher(), timeout_s)
+    with crew.at_work([_Worker(slot, plugins) for slot in slots]):
+        while crew.waiting or crew.running:
+            if stop.signum:
+                crew.dismiss()
+                name = signal.Signals(stop.signum).name
+                done = sum(outcome.error is None for outcome in crew.outcomes.values())
+                raise Interrupted(f"{name}: stopped with {done} of {len(tasks)} done", signum=stop.signum)
+            crew.assign()
+            crew.collect()
+            crew.watcher.tick()
+    return [crew.outcomes[task.name] for task in tasks if task.name in crew.outcomes]
+
+
+class _Worker:
+    """A pool of one process: its own slot, its own end, a new process after a death."""
+
+    def __init__(self, slot: Slot, plugins: Sequence[Path]):
+        # Forked from a server that has imported torch and has no threads: a fork of this process would hang, and a
+        # process of its own would import for seconds each time that one died.
+        context = multiprocessing.get_context(
+            "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+        )
+        if context.get_start_method() == "forkserver":
+            context.set_forkserver_preload(
+                ["cifar_lab.pipeline", "cifar_lab.schema", "torch._dynamo", "fvcore.nn", "sklearn.metrics"]
+            )
+        self._pids = context.SimpleQueue()
+        self.slot, self.pid = slot, 0
+        self.pool = ProcessPool(
+            max_workers=1,
+            initializer=_prepare,
+            initargs=(self._pids, dict(os.environ), slot, [str(path) for path in plugins]),
+            context=context,
+        )
+
+    def start(self, task: Task, timeout_s: float) -> Any:
+        """Begin with a task; returns its future."""
+        return self.pool.schedule(_run_task, args=(task, self.slot), timeout=timeout_s or None)
+
+    def ask_to_stop(self) -> None:
+        """SIGTERM, which a run answers with a checkpoint."""
+        while not self._pids.empty():
+            self.pid = self._pids.get()
+        if self.pid:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGTERM)
+
+
+@dataclass
+class _Crew:
+    """Tasks, workers, and who does what."""
+
+    waiting: list[Task]
+    watcher: Watcher
+    timeout_s: float
+    free: list[_Worker] = field(default_factory=list)
+    running: dict[Any, tuple[Task, _Worker, float]] = field(default_factory=dict)
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
+
+    @contextlib.contextmanager
+    def at_work(self, workers: list[_Worker]) -> Iterator[None]:
+        """Workers are there within this; however it is left, none is there afterwards."""
+        self.free = list(workers)
+        try:
+            yield
+            for worker in workers:
+                worker.pool.close()
+        finally:
+            for worker in workers:
+                worker.pool.stop()
+                worker.pool.join()
+
+    def assign(self) -> None:
+        """Give every free worker a task."""
+        while self.free and self.waiting:
+            task, worker = self.waiting.pop(0), self.free.pop(0)
+            self.running[worker.start(task, self.timeout_s)] = (task, worker, time.monotonic())
+            self.watcher.started(task)
+
+    def collect(self, timeout_s: float = POLL_S) -> None:
+        """Take in what has ended, waiting a moment for it."""
+        for future in wait(self.running, timeout=timeout_s, return_when="FIRST_COMPLETED").done:
+            task, worker, began = self.running.pop(future)
+            outcome = Outcome(task.name, _error_of(future, self.timeout_s), time.monotonic() - began)
+            if isinstance(outcome.error, LockedError):  # another sweep runs it: it is waited for, behind all others
+                self.waiting.append(task)
+                time.sleep(POLL_S)
+            else:
+                _complete_record(task, outcome)
+                self.outcomes[task.name] = outcome
+                self.watcher.ended(outcome)
+            self.free.append(worker)
+
+    def dismiss(self) -> None:
+        """Ask whoever runs to stop, and wait for it."""
+        self.waiting.clear()
+        for _, worker, _ in self.running.values():
+            worker.ask_to_stop()
+        until = time.monotonic() + GRACE_S
+        while self.running and time.monotonic() < until:
+            self.collect()
+
+
+def _error_of(future: Any, timeout_s: float) -> LabError | None:
+    """What a future says of its task."""
+    try:
+        return future.result()
+    except FutureTimeoutError:
+        return JobTimeoutError(f"not done after {timeout_s:g} s", hint="sweep.job_timeout=0 lets jobs take their time")
+    except ProcessExpired as error:
+        code = error.exitcode
+        what = (
+            f"killed by {signal.Signals(-code).name}" if code is not None and code < 0 else f"its process ended with code {code}"
+        )
+        return KilledError(what, hint="out of memory is the usual reason for SIGKILL: fewer sweep.workers need less")
+    except Exception as error:
+        return LabError(f"{type(error).__name__}: {error}")
+
+
+def _complete_record(task: Task, outcome: Outcome) -> None:
+    """Write down what the run could not."""
+    from cifar_lab import runs, storage
+
+    if not isinstance(outcome.error, KilledError | JobTimeoutError):
+        return
+    error = outcome.error
+    record = {"code": error.code, "message": error.what, "kept": error.kept, "hint": error.hint}
+    path = task.folder / "result.json"
+    known = storage.read_json(path) if path.is_file() else {}
+    if known.get("status") != "done":
+        storage.write_json(path, {"schema": runs.RESULT_SCHEMA, **known, "status": "failed", "metrics": None, "error": record})
+
+
+# In the worker
+
+
+def _prepare(pids: Any, environ: dict[str, str], slot: Slot, plugins: list[str]) -> None:
+    """Make a new process a worker."""
+    _die_with_parent()
+    os.environ.clear()  # the server's are those of the first sweep
+    os.environ.update(environ)
+    pids.put(os.getpid())
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # pebble's would end a run before it could say so
+    if slot.gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = slot.gpu
+    # run.log has it all; the terminal is the sweep's
+    sys.stdout = sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115
+    from cifar_lab import schema
+    from cifar_lab.plugins import add_entry_points, add_plugin
+
+    add_entry_points()
+    for path in plugins:
+        add_plugin(path)
+    schema.register()
+
+
+def _die_with_parent() -> None:
+    """End this process when the sweep's ends, however that ends: the server dies with the sweep, and this one with both."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    sweep = multiprocessing.parent_process()
+    assert sweep is not None
+
+    def follow() -> None:
+        sweep.join()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
+def _run_task(task: Task, slot: Slot) -> LabError | None:
+    """One run; whatever ends it is its outcome."""
+    from cifar_lab import pipeline, schema
+
+    try:
+        config = schema.from_plain(task.plain)
+        config.threads = config.threads or slot.threads
+        pipeline.run(config, task.folder, task.overrides, in_sweep=True)
+    except LabError as error:
+        return error
+    except KeyboardInterrupt:
+        return Interrupted("interrupted", signum=int(signal.SIGINT))
+    except SystemExit as error:
+        return LabError(f"the run called sys.exit({error.code!r})")
+    except Exception as error:
+        return LabError(f"this is a bug: {type(error).__name__}: {error}", hint=f"the traceback is in {task.folder / 'run.log'}")
+    return None

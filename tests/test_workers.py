@@ -1,0 +1,133 @@
+"""Jobs of a sweep in processes of their own: one that goes wrong takes none with it, and nothing is run twice."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from rig import ROOT, SMOKE
+
+from cifar_lab import sweeping
+from cifar_lab.errors import ConfigError
+from cifar_lab.workers import Slot
+
+LAB = '''
+import os, signal, sys, time
+import torch
+from torch import nn
+
+class Wayward(nn.Sequential):
+    def forward(self, images):
+        if self.training and torch.is_grad_enabled():
+            if self.way == "raise":
+                raise RuntimeError("broken on purpose")
+            if self.way == "exit":
+                sys.exit(3)
+            if self.way == "die":
+                os._exit(5)
+            if self.way == "killed":
+                os.kill(os.getpid(), signal.SIGKILL)
+            if self.way == "hang":
+                time.sleep(600)
+            if self.way == "memory":
+                raise MemoryError("no more")
+        return super().forward(images)
+
+def wayward(num_classes: int, way: str = "good") -> nn.Module:
+    """A model that does what it is told."""
+    model = Wayward(nn.Flatten(), nn.Linear(3 * 32 * 32, num_classes))
+    model.way = way
+    return model
+
+MODELS = {"wayward": wayward}
+'''
+
+
+def sweep(folder: Path, *overrides: str, timeout: float = 240) -> subprocess.CompletedProcess[str]:
+    (folder / "lab.py").write_text(LAB)
+    command = [sys.executable, "-m", "cifar_lab.cli", "train", "-m", "--plugin", "lab.py", *SMOKE, "model=wayward", *overrides]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "160"}
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=timeout, env=environment)
+
+
+def results(folder: Path) -> dict[str, dict]:
+    return {p.parent.name: json.loads(p.read_text()) for p in folder.glob("outputs/sweeps/*/*/result.json")}
+
+
+def test_a_job_that_dies_ends_alone_and_the_same_command_runs_only_what_failed(tmp_path):
+    said = sweep(tmp_path, "model.way=good,exit,killed", "seed=0,1", "sweep.workers=1")
+    assert said.returncode == 8, said.stderr
+    found = results(tmp_path)
+    ended = {name.split(",")[0].removeprefix("model.way="): result for name, result in found.items()}
+    assert {name: result["status"] for name, result in ended.items()} == {"good": "done", "exit": "failed", "killed": "failed"}
+    assert ended["exit"]["error"]["message"] == "SystemExit: 3"
+    assert ended["killed"]["error"]["message"] == "killed by SIGKILL"
+    assert "2 done, 4 failed (2 E-BUG, 2 E-KILLED)" in said.stderr
+    assert "seed=1: E-KILLED killed by SIGKILL; log: outputs/sweeps/" in said.stdout
+    stamps = {p: p.stat().st_mtime_ns for p in tmp_path.glob("outputs/sweeps/*/model.way=good*/result.json")}
+    assert len(stamps) == 2
+    assert not list(tmp_path.glob("outputs/sweeps/*/*/*.png")), "pictures are drawn when somebody asks for them"
+
+
+@pytest.mark.slow
+def test_five_of_twenty_fail_in_five_ways(tmp_path):
+    ways = ("model.way=good,raise,exit,die,killed,hang,memory", "seed=0", "sweep.workers=1", "sweep.job_timeout=60")
+    said = sweep(tmp_path, *ways)
+    assert said.returncode == 8
+    codes = {name: (r.get("error") or {}).get("code") for name, r in results(tmp_path).items()}
+    by_way = {name.removeprefix("model.way=").partition(",")[0]: code for name, code in codes.items()}
+    assert by_way == {
+        "good": None,
+        "raise": "E-BUG",
+        "exit": "E-BUG",
+        "die": "E-KILLED",
+        "killed": "E-KILLED",
+        "hang": "E-TIMEOUT",
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM])
+def test_no_worker_outlives_a_sweep_and_it_goes_on(tmp_path, signum):
+    (tmp_path / "lab.py").write_text(LAB)
+    arguments = [*SMOKE, "seed=range(0,6)", "sweep.workers=2", "train.epochs=40"]
+    command = [sys.executable, "-m", "cifar_lab.cli", "train", "-m", *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True)
+    while not list(tmp_path.glob("outputs/sweeps/*/*/metrics.jsonl")):
+        time.sleep(0.2)
+    children = subprocess.run(["ps", "--ppid", str(process.pid), "-o", "pid="], capture_output=True, text=True).stdout.split()
+    assert len(children) >= 2
+    process.send_signal(signum)
+    process.wait(timeout=120)
+    deadline = time.monotonic() + 20
+    while any(Path(f"/proc/{pid}").exists() for pid in children) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not [pid for pid in children if Path(f"/proc/{pid}").exists()]
+    done_before = {name for name, result in results(tmp_path).items() if result["status"] == "done"}
+    again = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240)
+    assert again.returncode == 0, again.stderr
+    assert f"{len(done_before)} of them done already" in again.stdout or not done_before
+    assert {result["test_openings"] for result in results(tmp_path).values()} == {1}
+
+
+def test_workers_share_the_cores(monkeypatch):
+    monkeypatch.setattr(sweeping, "_cores", lambda: 8)
+    monkeypatch.setattr(sweeping, "_free_bytes", lambda: 7 * 2**30)
+    monkeypatch.setattr(sweeping, "_gpus", list)
+    choose = sweeping.choose_slots
+    assert choose(0, 100, "cpu", 0) == [Slot(2)] * 3, "7 GiB are enough for three"
+    assert choose(4, 100, "auto", 0) == [Slot(2)] * 4
+    assert choose(4, 2, "cpu", 0) == [Slot(4)] * 2
+    assert choose(4, 100, "cpu", 3) == [Slot(3)] * 4
+    monkeypatch.setattr(sweeping, "_gpus", lambda: ["2", "5"])
+    assert choose(0, 100, "auto", 0) == [Slot(4, "2"), Slot(4, "5")]
+    assert [slot.gpu for slot in choose(4, 100, "cuda", 0)] == ["2", "5", "2", "5"]
+    assert choose(0, 100, "cpu", 0)[0].gpu is None
+    assert choose(1, 100, "cuda:1", 0) == [Slot(0)]
+    with pytest.raises(ConfigError, match=r"sweep\.workers=2 with device=cuda:1; one device runs one job at a time"):
+        choose(2, 100, "cuda:1", 0)
