@@ -12,6 +12,7 @@ from typing import Any
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 NORMALIZATIONS = ("cifar", "imagenet", "half", "unit", "data")
 POLICIES = ("none", "autoaugment", "randaugment", "trivialaugment")
+RELATIONS = ("higher", "lower", "equivalent", "not_lower", "between", "worst_classes", "most_confused")
 TTA = ("none", "flip", "flip_shift")
 MONITORS = ("val_loss", "val_accuracy", "train_loss", "train_accuracy")
 
@@ -183,6 +184,39 @@ class SweepConfig:
 
 
 @dataclass
+class ClaimConfig:
+    """A statement about a study's variants that its report confirms, refutes or leaves open."""
+
+    text: str = _setting("", "the statement in words")
+    source: str = _setting("", "who made it")
+    metric: str = _setting("test_accuracy", "what is compared: a column of report.csv")
+    variant: str = _setting("", "the variant that it is about; empty: the baseline")
+    against: str = _setting("", "the variant that it is compared with; empty: the baseline")
+    relation: str = _setting(
+        "higher",
+        "higher or lower than against; equivalent: within the margin; not_lower: lower by less than the margin; between low and "
+        "high; worst_classes: these classes have the lowest recall; most_confused: the first class is taken for the second most",
+        choices=RELATIONS,
+    )
+    margin: float | None = _setting(None, "difference that matters, in the metric's unit; null: study.margin")
+    low: float | None = _setting(None, "between: the lowest value that agrees with the claim")
+    high: float | None = _setting(None, "between: the highest value that agrees with the claim")
+    classes: list[str] = _setting([], "worst_classes and most_confused: names of classes")
+
+
+@dataclass
+class StudyConfig:
+    """What a sweep is to find out; nothing that a run computes."""
+
+    question: str = _setting("", "what is asked, in words")
+    metric: str = _setting("test_accuracy", "what variants are judged by: a column of report.csv")
+    margin: float = _setting(0.005, "difference of the metric that would matter; accuracies are fractions", low=0.0)
+    baseline: str = _setting("", "variant that the others are compared with, as key=value; empty: the first of each key")
+    base_lr: float | None = _setting(None, "learning rate of all variants that do not set their own; null: the recipe's")
+    claims: list[ClaimConfig] = field(default_factory=list, metadata={"doc": "statements that the report judges"})
+
+
+@dataclass
 class Component:
     """A named part and the keywords for its builder, already checked against the builder's signature."""
 
@@ -206,6 +240,7 @@ class Config:
     train: TrainConfig = field(default_factory=TrainConfig)
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
     sweep: SweepConfig = field(default_factory=SweepConfig)
+    study: StudyConfig = field(default_factory=StudyConfig)
 
 
 def to_plain(config: Config) -> dict[str, Any]:
