@@ -95,6 +95,7 @@ ROOMS: dict[str, set[str]] = {
     "benching": {*BASE, "analysis", "costing", "data", "optim", "parts", "runtime"},
     "cost_tables": {"display"},
     "comparing": {*BASE, "analysis", "differing", "display", "runs", "saved"},
+    "study": {*BASE, "analysis", "differing", "display"},
     "finding": {*BASE, "differing", "display", "explain", "runs"},
     "asking": {*BASE, "data", "display", "engine", "saved"},
     "augmented": {*BASE, "analysis", "data", "parts"},
@@ -119,7 +120,7 @@ ROOMS: dict[str, set[str]] = {
             "finding",
         ),
         *("flags", "listing", "plugins", "rates", "reference", "rerun", "robustness", "saved", "schema", "storage", "train"),
-        *("analysis", "data", "display", "runtime", "verify"),
+        *("analysis", "data", "display", "runtime", "study", "verify"),
     },
 }
 HYDRA = {"overrides", "schema", "sweeps", "train", "explain", "completion"}
@@ -141,6 +142,7 @@ TORCHLESS = {
     "signals",
     "signatures",
     "storage",
+    "study",
     "tables",
 }
 """Rooms whose modules import no torch at their top: --help, completion and refusals answer without it."""
