@@ -24,14 +24,17 @@ def answer(findings: Findings) -> list[str]:
     for word in ("better", "worse"):
         if found := [one for one in judged if one.verdict == word]:
             found.sort(key=lambda one: -abs(one.difference or 0.0))
-            parts = [_with_numbers(findings, one) for one in found]
+            parts = [_with_numbers(findings, one, first=not sentences and one is found[0]) for one in found]
             sentences.append(_sentence(found, parts, f"{word} than {_base(findings)}"))
     equal, open_ = ([one for one in judged if one.verdict == word] for word in ("equivalent", "no evidence"))
     last = []
     if equal:
-        last.append(_sentence(equal, [one.label for one in equal], f"equivalent to it within {_margin(findings)}"))
+        it = "it" if sentences else _base(findings)
+        last.append(_sentence(equal, [one.label for one in equal], f"equivalent to {it} within {_margin(findings)}"))
     if open_:
-        last.append(_sentence(open_, [one.label for one in open_], "undecided: no evidence of a difference, nor of equivalence"))
+        last.append(_sentence(open_, [one.label for one in open_], "undecided, with no evidence of a difference or of equivalence"))
+    if missing := [one.label for one in findings.comparisons if not one.verdict]:
+        last.append(f"Not judged: {wording.listed(missing)}.")
     return [*sentences, *([" ".join(last)] if last else [])]
 
 
@@ -141,10 +144,14 @@ def _sentence(found: Sequence[Comparison], parts: Sequence[str], what: str) -> s
     return f"{number}: {wording.listed(parts)}."
 
 
-def _with_numbers(findings: Findings, one: Comparison) -> str:
-    points = wording.unit(findings.metric, difference=True)
-    size = f"{wording.difference(findings.metric, one.difference)} {points}".rstrip()
-    return f"{one.label} ({size}, 95 % interval {wording.ends(findings.metric, one.interval95)})"
+def _with_numbers(findings: Findings, one: Comparison, *, first: bool) -> str:
+    """Its difference and interval; where it is the first, with the words that the others do without."""
+    metric = findings.metric
+    size, ends = wording.difference(metric, one.difference), wording.ends(metric, one.interval95)
+    if first:
+        points = f"{size} {wording.unit(metric, difference=True)}".rstrip()
+        return f"{one.label} ({points}, 95 % interval {ends})"
+    return f"{one.label} ({size}, {ends})"
 
 
 def _base(findings: Findings) -> str:

@@ -75,7 +75,7 @@ def _changes(changes: Mapping[str, np.ndarray], class_names: Sequence[str]) -> P
                 image = axes.imshow(100 * change, cmap=_colors(), vmin=-100 * top, vmax=100 * top, interpolation="none")
                 axes.set_title(shorten(label, 20 if column else 26), fontsize=7 if column else 9, parse_math=False, loc="left", pad=3)
                 if len(class_names) <= _NUMBERS_UP_TO and not column:
-                    _classes(axes, class_names, 6, across=place >= len(shown) - across, down=place % across == 0)
+                    _classes(axes, class_names, 6, across=place // across == down - 1, down=place % across == 0)
                 else:
                     axes.set_xticks([])
                     axes.set_yticks([])
@@ -91,7 +91,7 @@ def _changes(changes: Mapping[str, np.ndarray], class_names: Sequence[str]) -> P
     more = f" The last {len(changes) - _MOST} variants are left out here." if len(changes) > _MOST else ""
     caption = (
         "Variant less baseline, in points of the true class (rows: true class, columns: predicted class), means over finished seeds. "
-        f"Orange: taken for that class more often; blue: less often. Orange on the diagonal is a gain of recall.{more}"
+        f"Orange: taken for that class more often; purple: less often. Orange on the diagonal is a gain of recall.{more}"
     )
     return Picture("confusion_changes", "Changes of the confusion matrix", caption, layout)
 
@@ -107,5 +107,5 @@ def _classes(axes: Axes, names: Sequence[str], size: float, *, across: bool = Tr
 
 
 def _colors():
-    """Blue for less and orange for more: told apart by every colour vision; white is no change."""
+    """Purple for less and orange for more: told apart by every colour vision; white is no change."""
     return colormaps["PuOr_r"]

@@ -13,19 +13,19 @@ from cifar_lab.study.design import Study
 from cifar_lab.study.detail import Detail
 from cifar_lab.study.inline import svg
 from cifar_lab.study.pictures import Picture
-from cifar_lab.study.sheet import Sheet
+from cifar_lab.study.ledger import Ledger
 from cifar_lab.study.verdicts import Findings
 
 _TEMPLATE = "report.html.j2"
 _CLAIM_MARKS = {"supported": "✓", "refuted": "✗", "inconclusive": "?"}
 
 
-def page(findings: Findings, sheet: Sheet, detail: Detail, pictures: Sequence[Picture]) -> str:
+def page(findings: Findings, ledger: Ledger, detail: Detail, pictures: Sequence[Picture]) -> str:
     """The page as text.
 
     Args:
         findings: What was found.
-        sheet: The measures of all runs.
+        ledger: The measures of all runs.
         detail: What was found per class and per image.
         pictures: Those that could be drawn.
     """
@@ -36,10 +36,10 @@ def page(findings: Findings, sheet: Sheet, detail: Detail, pictures: Sequence[Pi
         trim_blocks=True,
     )
     environment.filters["verdict_class"] = _verdict_class
-    return environment.get_template(_TEMPLATE).render(_context(findings, sheet, detail, pictures))
+    return environment.get_template(_TEMPLATE).render(_context(findings, ledger, detail, pictures))
 
 
-def _context(findings: Findings, sheet: Sheet, detail: Detail, pictures: Sequence[Picture]) -> dict[str, Any]:
+def _context(findings: Findings, ledger: Ledger, detail: Detail, pictures: Sequence[Picture]) -> dict[str, Any]:
     study = findings.study
     drawn = dict.fromkeys(("differences", "seeds", "curves", "cost", "confusion", "confusion_changes"))
     drawn |= {one.name: _inline(one) for one in pictures}
@@ -52,9 +52,10 @@ def _context(findings: Findings, sheet: Sheet, detail: Detail, pictures: Sequenc
         "results": tables.results(findings),
         "remarks": [f"{one.label}: {one.note}" for one in findings.comparisons if one.note],
         "pictures": drawn,
-        "convergence": tables.convergence(findings, sheet),
-        "cost": tables.cost(findings, sheet),
+        "convergence": tables.convergence(findings, ledger),
+        "cost": tables.cost(findings, ledger),
         "classes": detail.classes,
+        "recalls": detail.recalls,
         "confused": detail.confused,
         "images": detail.images,
         "settings": tables.settings(study),
@@ -62,16 +63,16 @@ def _context(findings: Findings, sheet: Sheet, detail: Detail, pictures: Sequenc
         "command": study.command,
         "overrides": _overrides(study),
         "failures": _failures(study),
-        "method": [*answer.method(findings), *detail.method],
+        "method": answer.method(findings),
         "conditions": list(answer.conditions(study).items()),
         "origin": "Every number above is made of these runs: the folder lies beside this page, and the configuration digest says which "
         "settings it was run with.",
-        "runs": runs(findings, sheet),
+        "runs": runs(findings, ledger),
     }
     return {**found, "contents": _contents(found)}
 
 
-def runs(findings: Findings, sheet: Sheet) -> Table:
+def runs(findings: Findings, ledger: Ledger) -> Table:
     """Every planned run in one line, for people."""
     metric = findings.metric
 
@@ -88,7 +89,7 @@ def runs(findings: Findings, sheet: Sheet) -> Table:
         Column("configuration", lambda row: (row["config_digest"] or wording.DASH)[:12], is_number=False),
         Column("code", lambda row: (row["code_digest"] or wording.DASH)[:8], is_number=False),
     ]
-    return Table("runs", "Digests are shortened here and whole in report.csv.", columns, sheet.rows)
+    return Table("runs", "Digests are shortened here and whole in report.csv.", columns, ledger.rows)
 
 
 def _inline(picture: Picture) -> dict[str, Any]:

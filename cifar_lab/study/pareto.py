@@ -16,7 +16,7 @@ from cifar_lab.analysis.tradeoff import short_count
 from cifar_lab.study import wording
 from cifar_lab.study.measures import LOWER_IS_BETTER
 from cifar_lab.study.pictures import COLORS, MARKERS, WIDTH, Picture
-from cifar_lab.study.sheet import Sheet
+from cifar_lab.study.ledger import Ledger
 from cifar_lab.study.verdicts import Findings
 
 COSTS = ("macs", "latency_ms", "train_s", "num_params", "peak_memory_mib")
@@ -53,10 +53,10 @@ class Point:
     is_baseline: bool
 
 
-def cost_picture(findings: Findings, sheet: Sheet) -> Picture | None:
+def cost_picture(findings: Findings, ledger: Ledger) -> Picture | None:
     """The study's metric over up to two costs that differ between variants; None where none does."""
-    points = _points(findings, sheet)
-    panels = _panels(findings, sheet, points)
+    points = _points(findings, ledger)
+    panels = _panels(findings, ledger, points)
     if len(points) < 2 or not panels:
         return None
     lower = findings.metric in LOWER_IS_BETTER
@@ -97,11 +97,11 @@ def front(points: Sequence[tuple[float, float]]) -> list[int]:
     return found
 
 
-def _points(findings: Findings, sheet: Sheet) -> list[Point]:
+def _points(findings: Findings, ledger: Ledger) -> list[Point]:
     verdicts = {one.variant: one.verdict for one in findings.comparisons}
     found = []
     for one in findings.outcomes:
-        costs = {name: sheet.mean(one.variant, name) for name in COSTS}
+        costs = {name: ledger.mean(one.variant, name) for name in COSTS}
         if one.mean is not None:
             known = {name: cost for name, cost in costs.items() if cost}
             is_baseline = one.variant == findings.study.baseline
@@ -109,9 +109,9 @@ def _points(findings: Findings, sheet: Sheet) -> list[Point]:
     return found
 
 
-def _panels(findings: Findings, sheet: Sheet, points: Sequence[Point]) -> list[str]:
+def _panels(findings: Findings, ledger: Ledger, points: Sequence[Point]) -> list[str]:
     """Costs that are known of all points, differ, and were measured fairly."""
-    shared = any(sheet.shared(one.variant) for one in findings.outcomes)
+    shared = any(ledger.shared(one.variant) for one in findings.outcomes)
     found = []
     for cost in COSTS:
         values = [point.costs[cost] for point in points if cost in point.costs]
@@ -154,6 +154,7 @@ def _name(axes: Axes, named: Sequence[tuple[str, float, float]], places: Sequenc
     """Write names where they cover no point and no other name; one that stands off gets a thin line."""
     renderer: Any = axes.figure.canvas.get_renderer()  # type: ignore[attr-defined]
     inside = axes.get_window_extent(renderer)
+    axes.autoscale_view()  # now, not when it is drawn: places in pixels depend on it
     half = 4.5 * axes.figure.dpi / 72
     dots = [axes.transData.transform(place) for place in places]
     taken = [Bbox.from_extents(x - half, y - half, x + half, y + half) for x, y in dots]

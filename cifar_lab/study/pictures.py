@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 from cifar_lab.analysis.figures import BAD_COLOR, COLUMN, GOOD_COLOR, QUIET_COLOR, TRAIN_COLOR, Drawing, Layout, shorten
 from cifar_lab.study import wording
 from cifar_lab.study.design import Study, Variant
-from cifar_lab.study.sheet import Sheet
+from cifar_lab.study.ledger import Ledger
 from cifar_lab.study.verdicts import Findings
 
 WIDTH = 8.6  # inches of a picture on the page
@@ -101,7 +101,7 @@ def seeds(findings: Findings) -> Picture | None:
     return Picture("seeds", "Every seed", caption, layout)
 
 
-def curves(study: Study, sheet: Sheet) -> Picture | None:
+def curves(study: Study, ledger: Ledger) -> Picture | None:
     """Validation accuracy by epoch, a panel per variant, the baseline behind; None without rows."""
     column_name = "val_accuracy" if _measured(study, "val_accuracy") else "train_accuracy"
     found = {name: course(variant, column_name) for name, variant in study.variants.items()}
@@ -133,6 +133,8 @@ def curves(study: Study, sheet: Sheet) -> Picture | None:
                 axes.tick_params(labelsize=6 if column else 8)
             for axes in list(grid.flat)[len(panels) :]:
                 axes.set_visible(False)
+            for axes in list(grid.flat)[max(0, len(panels) - across) : len(panels)]:
+                axes.tick_params(labelbottom=True)  # shared axes have them in the last row only
             size = 7 if column else 9
             figure.supxlabel("epoch", fontsize=size)
             figure.supylabel(f"{'validation' if column_name == 'val_accuracy' else 'training'} accuracy (%)", fontsize=size)

@@ -15,7 +15,7 @@ from cifar_lab.study import answer, pareto, pictures, tables
 from cifar_lab.study.design import Run, Study, load_study
 from cifar_lab.study.detail import Detail, look_closer
 from cifar_lab.study.page import page, runs
-from cifar_lab.study.sheet import Sheet
+from cifar_lab.study.ledger import Ledger
 from cifar_lab.study.verdicts import Comparison, Findings, Outcome, judge
 
 SCHEMA = 1
@@ -64,21 +64,21 @@ def build_report(
     if table_formats:
         check_formats(table_formats)
     study = load_study(folder)
-    findings, sheet = judge(study), Sheet(study)
+    findings, ledger = judge(study), Ledger(study)
     detail = look_closer(findings, test_images)
-    drawn = _pictures(findings, sheet, detail)
+    drawn = _pictures(findings, ledger, detail)
     files = [study.folder / name for name in ("report.html", "report.csv", "report.json")]
-    storage.write_text(files[0], page(findings, sheet, detail, drawn))
-    storage.write_text(files[1], to_csv(sheet.table))
-    storage.write_json(files[2], plain(findings, sheet, detail))
+    storage.write_text(files[0], page(findings, ledger, detail, drawn))
+    storage.write_text(files[1], to_csv(ledger.table))
+    storage.write_json(files[2], plain(findings, ledger, detail))
     for picture in drawn if figure_formats else ():
         files += figures.save_layout(study.folder / "figures" / picture.name, picture.layout, figure_formats)
-    for table in _tables(findings, sheet, detail) if table_formats else ():
+    for table in _tables(findings, ledger, detail) if table_formats else ():
         files += save_table(study.folder / "tables", table, table_formats)
     return Report(findings, files)
 
 
-def plain(findings: Findings, sheet: Sheet, detail: Detail) -> dict[str, Any]:
+def plain(findings: Findings, ledger: Ledger, detail: Detail) -> dict[str, Any]:
     """For programs: content of report.json."""
     study = findings.study
     return {
@@ -112,36 +112,38 @@ def plain(findings: Findings, sheet: Sheet, detail: Detail) -> dict[str, Any]:
             metric: {variant: _outcome(one) for variant, one in outcomes.items()}
             for metric, outcomes in findings.other_metrics.items()
         },
-        "convergence": _rows(tables.convergence(findings, sheet)),
-        "cost": _rows(tables.cost(findings, sheet)),
-        **detail.plain(),
+        "convergence": _rows(tables.convergence(findings, ledger)),
+        "cost": _rows(tables.cost(findings, ledger)),
+        **detail.numbers,
         "facts": {name: dict(one) for name, one in study.facts.items()},
         "environment": answer.conditions(study),
     }
 
 
-def _pictures(findings: Findings, sheet: Sheet, detail: Detail) -> list[pictures.Picture]:
+def _pictures(findings: Findings, ledger: Ledger, detail: Detail) -> list[pictures.Picture]:
     found = [
         pictures.differences(findings),
         pictures.seeds(findings),
-        pictures.curves(findings.study, sheet),
-        pareto.cost_picture(findings, sheet),
+        pictures.curves(findings.study, ledger),
+        pareto.cost_picture(findings, ledger),
         *detail.pictures,
     ]
     return [one for one in found if one is not None]
 
 
-def _tables(findings: Findings, sheet: Sheet, detail: Detail) -> list[Table]:
+def _tables(findings: Findings, ledger: Ledger, detail: Detail) -> list[Table]:
     study = findings.study
     found = [
         tables.results(findings),
-        tables.convergence(findings, sheet),
-        tables.cost(findings, sheet),
+        tables.convergence(findings, ledger),
+        tables.cost(findings, ledger),
         detail.classes,
+        detail.recalls,
         detail.confused,
+        detail.images.table if detail.images else None,
         tables.settings(study),
         tables.facts(study),
-        runs(findings, sheet),
+        runs(findings, ledger),
     ]
     return [one for one in found if one is not None]
 

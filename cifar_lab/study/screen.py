@@ -13,6 +13,7 @@ from cifar_lab.study.verdicts import Findings
 
 _STYLES = {"better": "green", "worse": "red", "equivalent": "blue"}
 _NARROW = 100  # characters; a narrower window gets no p values, which the page has
+_NAME = 16  # characters that a name has at least, if it needs them
 _CLAIM_STYLES = {"supported": "green", "refuted": "red", "inconclusive": "yellow"}
 
 
@@ -51,13 +52,21 @@ def _say(console: Console, text: str) -> None:
 
 def _grid(findings: Findings, *, narrow: bool) -> Grid:
     table = tables.results(findings)
-    shown = [k for k, column in enumerate(table.columns) if not (narrow and column.title.startswith("p "))]
-    grid = Grid(box=None, padding=(0, 2, 0, 0))
+    left_out = ("p (Holm)", "failed") if narrow else ()
+    shown = [k for k, column in enumerate(table.columns) if column.title not in left_out]
+    longest = max(len(cells[0]) for cells in table.cells)
+    grid = Grid(box=None, padding=(0, 1 if narrow else 2, 0, 0))
     for k in shown:
         column = table.columns[k]
+        title = column.title.replace(" (", "\n(") if narrow else column.title
         # The name alone may be folded: a number on two lines is none.
+        folds = k == 0
         grid.add_column(
-            escape(column.title), justify="right" if column.is_number else "left", overflow="fold", no_wrap=k > 0 and k != shown[-1]
+            escape(title),
+            justify="right" if column.is_number else "left",
+            overflow="fold",
+            no_wrap=not folds,
+            min_width=min(longest, _NAME) if folds else None,
         )
     for row, cells in zip(table.rows, table.cells, strict=True):
         grid.add_row(*(escape(cells[k]) for k in shown), style=_STYLES.get(row["verdict"], ""))

@@ -9,7 +9,8 @@ from cifar_lab.differing import differing
 from cifar_lab.display import duration
 from cifar_lab.study import wording
 from cifar_lab.study.design import Study
-from cifar_lab.study.sheet import Sheet
+from cifar_lab.study.measures import SETTLED
+from cifar_lab.study.ledger import Ledger
 from cifar_lab.study.verdicts import Findings
 
 _UNSAID = ("seed", "tracker", "sweep", "study")
@@ -91,19 +92,19 @@ def ends_of(row: Row) -> tuple[float, float] | None:
     return None if row["low"] is None else (row["low"], row["high"])
 
 
-def convergence(findings: Findings, sheet: Sheet) -> Table | None:
+def convergence(findings: Findings, ledger: Ledger) -> Table | None:
     """Epochs and seconds until validation accuracies, means over the runs that got there; None where none was measured."""
-    reached = [share for share in (f"{100 * m:.0f}" for m in MILESTONES) if _anyone(findings, sheet, f"epochs_to_{share}")]
+    reached = [share for share in (f"{100 * m:.0f}" for m in MILESTONES) if _anyone(findings, ledger, f"epochs_to_{share}")]
     if not reached:
         return None
     rows = []
     for one in findings.outcomes:
         row: dict[str, Any] = {"variant": one.variant, "label": one.label, "n": one.n}
         for share in reached:
-            row[f"reached_{share}"] = len(sheet.values(one.variant, f"epochs_to_{share}"))
+            row[f"reached_{share}"] = len(ledger.values(one.variant, f"epochs_to_{share}"))
             for what in ("epochs", "images", "seconds"):
-                row[f"{what}_to_{share}"] = sheet.mean(one.variant, f"{what}_to_{share}")
-        row["settled_epoch"] = sheet.mean(one.variant, "settled_epoch")
+                row[f"{what}_to_{share}"] = ledger.mean(one.variant, f"{what}_to_{share}")
+        row["settled_epoch"] = ledger.mean(one.variant, "settled_epoch")
         rows.append(row)
 
     def show(share: str) -> Column:
@@ -127,24 +128,24 @@ def convergence(findings: Findings, sheet: Sheet) -> Table | None:
     missing = [f"{100 * m:.0f} %" for m in MILESTONES if f"{100 * m:.0f}" not in reached]
     caption = (
         "Epochs, and seconds of training with validation, until a validation accuracy was first measured: means over the runs that"
-        " got there, with their number where some did not. Settled: last epoch at which the best validation accuracy rose by more"
-        " than 0.5 points over what it was when it last did."
+        " got there, with their number where some did not. Settled: the epoch from which on the best validation accuracy rose by no"
+        f" more than {100 * SETTLED:.1f} points in all."
     )
     if missing:
         caption += f" No run reached {wording.listed(missing)}."
     return Table("convergence", caption, columns, rows)
 
 
-def cost(findings: Findings, sheet: Sheet) -> Table | None:
+def cost(findings: Findings, ledger: Ledger) -> Table | None:
     """What every variant costs, beside the metric; None where nothing was measured."""
-    known = [name for name in _COST if _anyone(findings, sheet, name)]
+    known = [name for name in _COST if _anyone(findings, ledger, name)]
     if not known:
         return None
     rows = []
     for one in findings.outcomes:
         row = {"variant": one.variant, "label": one.label, "n": one.n, "mean": one.mean, "sd": one.sd}
-        row |= {name: sheet.mean(one.variant, name) for name in known}
-        rows.append({**row, "shared_device": sheet.shared(one.variant)})
+        row |= {name: ledger.mean(one.variant, name) for name in known}
+        rows.append({**row, "shared_device": ledger.shared(one.variant)})
 
     def show(name: str) -> Column:
         def cell(row: Row) -> str:
@@ -173,16 +174,23 @@ def cost(findings: Findings, sheet: Sheet) -> Table | None:
 
 
 def settings(study: Study) -> Table:
-    """The settings in which variants differ, by variant."""
-    plain = [_settings(variant.runs[0].config) for variant in study.variants.values()]
-    unlike = differing(plain) if len(plain) > 1 else [{}]
-    keys = list(unlike[0])
+    """A row for each setting in which a variant is not as the baseline."""
+    base = _settings(study.variants[study.baseline].runs[0].config)
     rows = []
-    for variant, values in zip(study.variants.values(), unlike, strict=True):
-        rows.append({"variant": variant.name, "label": variant.label, **{key: _shown(values[key]) for key in keys}})
-    columns = [Column("variant", lambda row: row["label"], is_number=False)]
-    columns += [Column(key, lambda row, key=key: row[key], is_number=False) for key in keys]
-    return Table("settings", "Settings in which the variants differ; - where a variant has no such setting.", columns, rows)
+    for variant in study.others:
+        before, after = differing([base, _settings(variant.runs[0].config)])
+        rows += [
+            {"variant": variant.name, "label": variant.label, "setting": key, "baseline": _shown(before[key]), "value": _shown(after[key])}
+            for key in after
+        ]
+    columns = [
+        Column("variant", lambda row: row["label"], is_number=False),
+        Column("setting", lambda row: row["setting"], is_number=False),
+        Column("baseline", lambda row: row["baseline"], is_number=False),
+        Column("variant's", lambda row: row["value"], is_number=False),
+    ]
+    caption = "Settings that are not as in the baseline. Of another component, its name stands for its settings; - is none."
+    return Table("settings", caption, columns, rows)
 
 
 def facts(study: Study) -> Table | None:
@@ -205,7 +213,7 @@ def facts(study: Study) -> Table | None:
             text = f"{row[key]:,}" if isinstance(row[key], int) else str(row[key])
             return text if row[key] == base or base is None else f"{text} ≠"
 
-        return Column(key.replace("num_params", "parameters").replace("_", " "), show)
+        return Column(_COST.get(key, key.replace("_", " ")), show)
 
     columns = [Column("variant", lambda row: row["label"], is_number=False), *(cell(key) for key in unlike)]
     caption = "Counted before the runs; ≠ marks what is not as in the baseline: such a variant changes more than its setting says."
@@ -224,5 +232,5 @@ def _interval(low: str, high: str, interval: Sequence[float] | None) -> dict[str
     return {low: interval[0], high: interval[1]} if interval is not None else {low: None, high: None}
 
 
-def _anyone(findings: Findings, sheet: Sheet, name: str) -> bool:
-    return any(sheet.values(one.variant, name) for one in findings.outcomes)
+def _anyone(findings: Findings, ledger: Ledger, name: str) -> bool:
+    return any(ledger.values(one.variant, name) for one in findings.outcomes)

@@ -55,8 +55,8 @@ def value(metric: str, number: float | None) -> str:
 
 
 def plain(number: float) -> str:
-    """Four digits, or all of a larger whole number."""
-    return f"{number:,.0f}" if abs(number) >= 1000 else f"{number:.4g}"
+    """Three digits, or all of a larger whole number."""
+    return f"{number:,.0f}" if abs(number) >= 100 or number == int(number) else f"{number:#.3g}"
 
 
 def difference(metric: str, number: float | None) -> str:

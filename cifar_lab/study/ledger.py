@@ -17,7 +17,7 @@ ORIGIN = ("variant", "label", "seed", "round", "status", "code", "folder", "conf
 
 
 @dataclass(frozen=True)
-class Sheet:
+class Ledger:
     """All measures of all runs.
 
     Args:
