@@ -124,7 +124,8 @@ def _panels(findings: Findings, ledger: Ledger, points: Sequence[Point]) -> list
 def _panel(axes: Axes, metric: str, cost: str, points: Sequence[Point], lower: bool, size: float) -> None:
     times = wording.scale(metric)
     places = [(point.costs[cost], times * point.metric) for point in points]
-    best = front([(x, -y if lower else y) for x, y in places])
+    # Costs are means: rounding makes them equal that were counted equal.
+    best = front([(float(f"{x:.5g}"), -y if lower else y) for x, y in places])
     axes.plot([places[k][0] for k in best], [places[k][1] for k in best], color="#bbbbbb", linewidth=1.2, zorder=1)
     for point, (x, y) in zip(points, places, strict=True):
         color = "black" if point.is_baseline else COLORS.get(point.verdict, QUIET_COLOR)
