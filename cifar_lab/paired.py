@@ -112,12 +112,16 @@ def smallest_detectable(sd: float, pairs: int, comparisons: int, *, level: float
     if sd == 0:
         return 0.0
     strict = level / comparisons
-    # In standard errors: with few pairs the critical value is far out.
+
+    def missing(shift: float) -> float:
+        """Power that a difference of so many standard errors lacks."""
+        return power - t_power(shift / math.sqrt(pairs), 1.0, pairs, strict)
+
     high = 2.0
-    while t_power(high / math.sqrt(pairs), 1.0, pairs, strict) < power:
+    while missing(high) > 0:  # with few pairs the critical value is far out
         high *= 2
-    found = optimize.brentq(lambda shift: t_power(shift / math.sqrt(pairs), 1.0, pairs, strict) - power, 0.0, high, xtol=1e-9)
-    return float(found) * sd / math.sqrt(pairs)
+    found = optimize.root_scalar(missing, bracket=(0.0, high), xtol=1e-9)
+    return float(found.root) * sd / math.sqrt(pairs)
 
 
 @cache

@@ -1,10 +1,10 @@
 """What is read of every run of a study: the columns of report.csv, with their units and which way is better."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from cifar_lab.analysis.convergence import MILESTONES, milestones
-from cifar_lab.study.design import Run, Study
+from cifar_lab.study.design import Run, Study, Variant
 
 SETTLED = 0.005
 """A run has settled once its best validation accuracy rises by no more than this any more."""
@@ -113,6 +113,22 @@ def validates(run: Run) -> bool:
     return any(row.get("val_accuracy") is not None for row in run.rows)
 
 
+def reached(variant: Variant, metric: str, sheet: Sheet) -> tuple[int, int]:
+    """In how many finished runs with validations a milestone was reached, and how many there are."""
+    runs = [run for run in variant.done.values() if validates(run)]
+    return sum(sheet[run.name].get(metric) is not None for run in runs), len(runs)
+
+
+def is_shared(run: Run) -> bool:
+    """Whether another run had the same device for some of the time, which its seconds show."""
+    return bool((run.result.get("cost") or {}).get("shared"))
+
+
+def is_counted(metric: str, *sides: Iterable[float]) -> bool:
+    """Whether a metric was counted and came out the same in all runs of each side, so that nothing is left to chance."""
+    return metric in COUNTED and all(len(set(side)) == 1 for side in sides)
+
+
 def latency(study: Study, variant: str) -> tuple[float, float, float] | None:
     """Milliseconds for one image, as measured alone after the sweep.
 
@@ -153,11 +169,19 @@ def in_words(metric: str) -> str:
     return METRICS.get(metric) or f"recall of {metric.removeprefix(RECALL)}"
 
 
-def as_text(metric: str, value: float, *, signed: bool = False) -> str:
-    """A value as a person reads it: fractions in percent, differences of them in points."""
-    if metric in FRACTIONS or metric.startswith(RECALL):
-        return f"{100 * value:+.2f} points" if signed else f"{100 * value:.2f} %"
-    return f"{value:+,.4g}" if signed else f"{value:,.4g}"
+def as_text(metric: str, value: float) -> str:
+    """A value as a person reads it: fractions in percent."""
+    return f"{100 * value:.2f} %" if is_fraction(metric) else f"{value:,.4g}"
+
+
+def as_difference(metric: str, value: float, *, sign: str = "+") -> str:
+    """The same of a difference: of fractions in points; without a sign for a margin (``sign=""``)."""
+    return f"{100 * value:{sign}.2f} points" if is_fraction(metric) else f"{value:{sign},.4g}"
+
+
+def is_fraction(metric: str) -> bool:
+    """Whether a metric is 0 to 1 and printed in percent."""
+    return metric in FRACTIONS or metric.startswith(RECALL)
 
 
 def _reached(run: Run, before_s: float) -> dict[str, float | None]:
