@@ -27,6 +27,7 @@ ROOMS: dict[str, set[str]] = {
     "metrics": {"errors"},
     "signals": {"errors"},
     "stats": {"errors"},
+    "paired": set(),
     "storage": {"errors"},
     "signatures": {"errors"},
     "flags": {"errors"},
@@ -40,6 +41,8 @@ ROOMS: dict[str, set[str]] = {
     # 2 and 3
     "engine": {*BASE, "runtime"},
     "analysis": {*BASE, "runtime", "engine"},
+    # 4: reads folders
+    "study": {*BASE, "analysis", "differing", "display", "paired"},
     # 5: settings; the tables of the rooms above are read, their code is not
     "explain": {"errors"},
     "tables": {*BASE, "explain", "signatures", "analysis", "data", "models", "optim"},
@@ -141,6 +144,8 @@ TORCHLESS = {
     "runs",
     "signals",
     "signatures",
+    "paired",
+    "stats",
     "storage",
     "study",
     "tables",

@@ -143,8 +143,7 @@ def load_study(folder: Path | str) -> Study:
     names = dict.fromkeys(run.variant for run in runs)
     labels = short_labels(list(names))
     variants = {
-        name: Variant(name, labels[name], tuple(sorted((r for r in runs if r.variant == name), key=lambda r: r.seed)))
-        for name in names
+        name: Variant(name, labels[name], tuple(sorted((r for r in runs if r.variant == name), key=lambda r: r.seed))) for name in names
     }
     settings = _settings(plan["study"])
     facts = storage.read_json(folder / FACTS).get("variants", {}) if (folder / FACTS).is_file() else {}
