@@ -27,6 +27,7 @@ ROOMS: dict[str, set[str]] = {
     "metrics": {"errors"},
     "signals": {"errors"},
     "stats": {"errors"},
+    "paired": set(),
     "storage": {"errors"},
     "signatures": {"errors"},
     "flags": {"errors"},
@@ -40,6 +41,8 @@ ROOMS: dict[str, set[str]] = {
     # 2 and 3
     "engine": {*BASE, "runtime"},
     "analysis": {*BASE, "runtime", "engine"},
+    # 4: reads folders
+    "study": {*BASE, "analysis", "differing", "display", "paired"},
     # 5: settings; the tables of the rooms above are read, their code is not
     "explain": {"errors"},
     "tables": {*BASE, "explain", "signatures", "analysis", "data", "models", "optim"},
@@ -104,6 +107,7 @@ ROOMS: dict[str, set[str]] = {
     "benching": {*BASE, "analysis", "costing", "data", "optim", "parts", "runtime"},
     "cost_tables": {"display"},
     "comparing": {*BASE, "analysis", "differing", "display", "runs", "saved"},
+    "study": {*BASE, "analysis", "differing", "display"},
     "finding": {*BASE, "differing", "display", "explain", "runs"},
     "asking": {*BASE, "data", "display", "engine", "saved"},
     "augmented": {*BASE, "analysis", "data", "parts"},
@@ -128,7 +132,7 @@ ROOMS: dict[str, set[str]] = {
             "finding",
         ),
         *("flags", "listing", "plugins", "rates", "reference", "rerun", "robustness", "saved", "schema", "storage", "train"),
-        *("analysis", "data", "display", "runtime", "verify"),
+        *("analysis", "data", "display", "runtime", "study", "verify"),
     },
 }
 HYDRA = {"overrides", "schema", "sweeps", "train", "explain", "completion"}
@@ -149,7 +153,10 @@ TORCHLESS = {
     "runs",
     "signals",
     "signatures",
+    "paired",
+    "stats",
     "storage",
+    "study",
     "tables",
 }
 """Rooms whose modules import no torch at their top: --help, completion and refusals answer without it."""
