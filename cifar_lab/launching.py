@@ -87,12 +87,13 @@ def _launch(where: Path, jobs: Sequence[sweeps.Job], todo: Sequence[sweeps.Job],
 
 def _finish(where: Path, jobs: Sequence[sweeps.Job]) -> list[Any]:
     """Measure latency alone, write the report, sum up."""
-    from cifar_lab.study.report import build_report, show_report
+    from cifar_lab.study.report import build_report
+    from cifar_lab.study.screen import show_report
 
     results = {job.name: sweeping.read_result(where / job.name) for job in jobs}
     measure_latency_alone(where, jobs)
     report = build_report(where)
-    show_report(report)
+    show_report(report.findings, report.files)
     failed = {name: result for name, result in results.items() if result.get("status") != "done"}
     for name, result in failed.items():
         say(f"{name}: {sweeps.what_ended_it(result)}; log: {where / name / 'run.log'}")

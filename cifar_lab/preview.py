@@ -14,6 +14,7 @@ from cifar_lab.errors import LabError
 from cifar_lab.local import choose_slots
 from cifar_lab.paired import attainable_p, smallest_detectable
 from cifar_lab.processes import apart
+from cifar_lab.study.asked import check_claims
 from cifar_lab.study.audit import audit
 from cifar_lab.study.design import FACTS, choose_baseline
 from cifar_lab.study.estimate import SEED_SD, estimate, power_lines, readable_size
@@ -35,12 +36,13 @@ def show_preview(where: Path, jobs: Sequence[Job], todo: Sequence[Job]) -> dict[
         Facts of each variant.
 
     Raises:
-        ConfigError: ``study.baseline`` is none of the variants.
+        ConfigError: ``study.baseline``, or a variant, metric or class of a claim, is none.
     """
     first = {job.variant: job for job in reversed(jobs)}
     names = list(dict.fromkeys(job.variant for job in jobs))
     study = jobs[0].config.study
     baseline = choose_baseline(study.baseline, names)
+    check_claims(study, names)
     slots = choose_slots(jobs[0].config.sweep.workers, len(todo) or 1, jobs[0].config.device, jobs[0].config.threads)
     facts = _facts(where, {name: first[name] for name in names}, slots[0].threads)
     settings = {name: _settings(first[name]) for name in names}

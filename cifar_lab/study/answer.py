@@ -32,7 +32,9 @@ def answer(findings: Findings) -> list[str]:
         it = "it" if sentences else _base(findings)
         last.append(_sentence(equal, [one.label for one in equal], f"equivalent to {it} within {_margin(findings)}"))
     if open_:
-        last.append(_sentence(open_, [one.label for one in open_], "undecided, with no evidence of a difference or of equivalence"))
+        last.append(
+            _sentence(open_, [one.label for one in open_], "undecided, with no evidence of a difference or of equivalence")
+        )
     if missing := [one.label for one in findings.comparisons if not one.verdict]:
         last.append(f"Not judged: {wording.listed(missing)}.")
     return [*sentences, *([" ".join(last)] if last else [])]

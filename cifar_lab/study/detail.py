@@ -145,7 +145,9 @@ def _recalls_table(study: Study, recalls: Mapping[str, Sequence[RecallChange]]) 
         Column("difference", lambda row: wording.difference("recall_macro", row["difference"])),
         Column("95 % interval", ends),
     ]
-    return Table("recalls", "Recall of each class; differences in points, paired over seeds, Student's t interval.", columns, rows)
+    return Table(
+        "recalls", "Recall of each class; differences in points, paired over seeds, Student's t interval.", columns, rows
+    )
 
 
 def _confused_table(study: Study, counts: Mapping[str, np.ndarray], names: Sequence[str]) -> Table:

@@ -12,7 +12,19 @@ from cifar_lab.errors import LabError
 from cifar_lab.study.design import Run, Study
 from cifar_lab.study.measures import measures
 
-ORIGIN = ("variant", "label", "seed", "round", "status", "code", "folder", "config_digest", "code_digest", "data_digest", "device")
+ORIGIN = (
+    "variant",
+    "label",
+    "seed",
+    "round",
+    "status",
+    "code",
+    "folder",
+    "config_digest",
+    "code_digest",
+    "data_digest",
+    "device",
+)
 """Columns that say whose numbers the row holds."""
 
 

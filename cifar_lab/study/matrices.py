@@ -73,7 +73,9 @@ def _changes(changes: Mapping[str, np.ndarray], class_names: Sequence[str]) -> P
             image = None
             for place, (axes, (label, change)) in enumerate(zip(grid.flat, shown.items(), strict=False)):
                 image = axes.imshow(100 * change, cmap=_colors(), vmin=-100 * top, vmax=100 * top, interpolation="none")
-                axes.set_title(shorten(label, 20 if column else 26), fontsize=7 if column else 9, parse_math=False, loc="left", pad=3)
+                axes.set_title(
+                    shorten(label, 20 if column else 26), fontsize=7 if column else 9, parse_math=False, loc="left", pad=3
+                )
                 if len(class_names) <= _NUMBERS_UP_TO and not column:
                     _classes(axes, class_names, 6, across=place // across == down - 1, down=place % across == 0)
                 else:

@@ -12,8 +12,8 @@ from cifar_lab.study import answer, tables, wording
 from cifar_lab.study.design import Study
 from cifar_lab.study.detail import Detail
 from cifar_lab.study.inline import svg
-from cifar_lab.study.pictures import Picture
 from cifar_lab.study.ledger import Ledger
+from cifar_lab.study.pictures import Picture
 from cifar_lab.study.verdicts import Findings
 
 _TEMPLATE = "report.html.j2"
@@ -144,7 +144,11 @@ def _contents(found: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("results", "Results", True),
         ("training", "Training", found["convergence"] or found["pictures"]["curves"]),
         ("costs", "Cost", found["cost"]),
-        ("classes", "Per class and image", found["classes"] or found["confused"] or found["images"] or found["pictures"]["confusion"]),
+        (
+            "classes",
+            "Per class and image",
+            found["classes"] or found["confused"] or found["images"] or found["pictures"]["confusion"],
+        ),
         ("differs", "What differs", True),
         ("commands", "Commands", True),
         ("failures", "Failures", found["failures"]),

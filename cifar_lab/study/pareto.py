@@ -14,9 +14,9 @@ from matplotlib.transforms import Bbox
 from cifar_lab.analysis.figures import COLUMN, QUIET_COLOR, Drawing, shorten
 from cifar_lab.analysis.tradeoff import short_count
 from cifar_lab.study import wording
+from cifar_lab.study.ledger import Ledger
 from cifar_lab.study.measures import LOWER_IS_BETTER
 from cifar_lab.study.pictures import COLORS, MARKERS, WIDTH, Picture
-from cifar_lab.study.ledger import Ledger
 from cifar_lab.study.verdicts import Findings
 
 COSTS = ("macs", "latency_ms", "train_s", "num_params", "peak_memory_mib")

@@ -198,4 +198,3 @@ def _rows(figure: Figure, labels: Sequence[str], column: bool) -> Axes:
     axes.grid(visible=True, axis="x", linewidth=0.6)
     axes.set_axisbelow(True)
     return axes
-

@@ -14,8 +14,8 @@ from cifar_lab.analysis.typeset import Table, check_formats, save_table, to_csv
 from cifar_lab.study import answer, pareto, pictures, tables
 from cifar_lab.study.design import Run, Study, load_study
 from cifar_lab.study.detail import Detail, look_closer
-from cifar_lab.study.page import page, runs
 from cifar_lab.study.ledger import Ledger
+from cifar_lab.study.page import page, runs
 from cifar_lab.study.verdicts import Comparison, Findings, Outcome, judge
 
 SCHEMA = 1

@@ -38,7 +38,9 @@ def show_report(findings: Findings, files: Sequence[Path] = (), console: Console
     for one in findings.claims:
         style = _CLAIM_STYLES.get(one.verdict, "")
         text = f"{escape(one.claim.text)}: {escape(one.words)}"
-        console.print(f"claim [{style}]{one.verdict}[/{style}]: {text}" if style else f"claim {one.verdict}: {text}", highlight=False)
+        console.print(
+            f"claim [{style}]{one.verdict}[/{style}]: {text}" if style else f"claim {one.verdict}: {text}", highlight=False
+        )
     for text in answer.cautions(findings):
         _say(console, f"note: {text}")
     if files:

@@ -8,9 +8,10 @@ from cifar_lab.analysis.typeset import Column, Row, Table
 from cifar_lab.differing import differing
 from cifar_lab.display import duration
 from cifar_lab.study import wording
+from cifar_lab.study.audit import CONFOUNDING, EXPECTED
 from cifar_lab.study.design import Study
-from cifar_lab.study.measures import SETTLED
 from cifar_lab.study.ledger import Ledger
+from cifar_lab.study.measures import SETTLED
 from cifar_lab.study.verdicts import Findings
 
 _UNSAID = ("seed", "tracker", "sweep", "study")
@@ -180,7 +181,13 @@ def settings(study: Study) -> Table:
     for variant in study.others:
         before, after = differing([base, _settings(variant.runs[0].config)])
         rows += [
-            {"variant": variant.name, "label": variant.label, "setting": key, "baseline": _shown(before[key]), "value": _shown(after[key])}
+            {
+                "variant": variant.name,
+                "label": variant.label,
+                "setting": key,
+                "baseline": _shown(before[key]),
+                "value": _shown(after[key]),
+            }
             for key in after
         ]
     columns = [
@@ -195,13 +202,14 @@ def settings(study: Study) -> Table:
 
 def facts(study: Study) -> Table | None:
     """What was counted of every variant before its runs, where it differs; None where nothing is known or differs."""
-    found = {name: {k: v for k, v in study.facts.get(name, {}).items() if k != "latency"} for name in study.variants}
-    keys = dict.fromkeys(key for one in found.values() for key in one)
+    keys = (*CONFOUNDING, *EXPECTED)
+    found = {name: {key: study.facts.get(name, {}).get(key) for key in keys} for name in study.variants}
     unlike = [key for key in keys if len({repr(one.get(key)) for one in found.values() if one}) > 1]
     if not unlike:
         return None
     rows = [
-        {"variant": name, "label": study.variants[name].label, **{key: one.get(key) for key in unlike}} for name, one in found.items()
+        {"variant": name, "label": study.variants[name].label, **{key: one.get(key) for key in unlike}}
+        for name, one in found.items()
     ]
 
     def cell(key: str) -> Column:
@@ -216,7 +224,9 @@ def facts(study: Study) -> Table | None:
         return Column(_COST.get(key, key.replace("_", " ")), show)
 
     columns = [Column("variant", lambda row: row["label"], is_number=False), *(cell(key) for key in unlike)]
-    caption = "Counted before the runs; ≠ marks what is not as in the baseline: such a variant changes more than its setting says."
+    caption = (
+        "Counted before the runs; ≠ marks what is not as in the baseline: such a variant changes more than its setting says."
+    )
     return Table("facts", caption, columns, rows)
 
 
