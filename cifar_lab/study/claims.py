@@ -14,6 +14,7 @@ from cifar_lab.study.measures import (
     TIMED,
     Sheet,
     as_difference,
+    as_range,
     as_text,
     classes_of,
     in_words,
@@ -99,9 +100,11 @@ def _difference(study: Study, claim: ClaimConfig, one: Variant, other: Variant, 
         return INCONCLUSIVE, found[0] if found else None, None, _too_few(len(found), "pair of seeds")
     wide, narrow, mean = mean_interval(found), mean_interval(found, 0.9), sum(found) / len(found)
     verdict = judge_difference(claim.relation, wide, narrow, margin)
-    words = f"{in_words(metric)}: {as_difference(metric, mean)}, 95 % interval {_range(metric, wide)}, n = {len(found)}"
+    words = f"{in_words(metric)}: {as_difference(metric, mean)}, 95 % interval {as_range(metric, wide, difference=True)}, n = {len(found)}"
     if claim.relation in ("equivalent", "not_lower") or (verdict == REFUTED and wide.low <= 0 <= wide.high):
-        words += f"; 90 % interval {_range(metric, narrow)} and margin {as_difference(metric, margin, sign='')}"
+        words += (
+            f"; 90 % interval {as_range(metric, narrow, difference=True)} and margin {as_difference(metric, margin, sign='')}"
+        )
     return verdict, mean, wide, words
 
 
@@ -114,7 +117,7 @@ def _between(study: Study, claim: ClaimConfig, one: Variant, sheet: Sheet) -> Ju
         if measured is None:
             return INCONCLUSIVE, None, None, f"{one.label}: {in_words(metric)} were not measured"
         spread = Interval(*measured[1:])
-        words = f"{in_words(metric)}: {measured[0]:.4g}, calls {_range(metric, spread, signed=False)}; {asked}"
+        words = f"{in_words(metric)}: {measured[0]:.4g}, calls {as_range(metric, spread)}; {asked}"
         return judge_between(spread, claim.low, claim.high), measured[0], spread, words
     if reason := _no_evidence(metric, (one,)):
         return INCONCLUSIVE, None, None, reason
@@ -129,7 +132,7 @@ def _between(study: Study, claim: ClaimConfig, one: Variant, sheet: Sheet) -> Ju
     if len(values) < 2:
         return INCONCLUSIVE, values[0] if values else None, None, _too_few(len(values), "run")
     wide, mean = mean_interval(values), sum(values) / len(values)
-    words = f"{in_words(metric)}: {as_text(metric, mean)}, 95 % interval {_range(metric, wide, signed=False)}, n = {len(values)}"
+    words = f"{in_words(metric)}: {as_text(metric, mean)}, 95 % interval {as_range(metric, wide)}, n = {len(values)}"
     return judge_between(wide, claim.low, claim.high), mean, wide, f"{words}; {asked}"
 
 
@@ -184,8 +187,3 @@ def _margin(study: Study, claim: ClaimConfig) -> float:
 
 def _too_few(n: int, what: str) -> str:
     return f"n = 1 cannot decide: one {what} does not show the spread" if n == 1 else f"no {what} is done"
-
-
-def _range(metric: str, interval: Interval, *, signed: bool = True) -> str:
-    low, high = (as_difference(metric, end) if signed else as_text(metric, end) for end in interval)
-    return f"{low} to {high}"
