@@ -160,7 +160,20 @@ def test_settling_is_judged_by_epochs(tmp_path):
     assert (found.verdict, found.estimate) == ("supported", 2.75)
 
 
+def test_two_seeds_that_agree_show_no_spread(tmp_path):
+    claims = [{"variant": FIVE, "relation": "higher"}, {"relation": "between", "high": 0.9}]
+    found = claims_of(tmp_path, claims, {NONE: [0.7, 0.7], FIVE: [0.72, 0.72]})
+    assert [one.verdict for one in found] == ["inconclusive"] * 2
+    assert found[0].words == "n = 2 and the same in each pair of seeds: there is no spread to judge by"
+
+
 # What is no matter of seeds
+
+
+def test_counts_are_known_before_a_run_is_done(tmp_path):
+    claims = [{"variant": FIVE, "metric": "macs", "relation": "lower"}, {"metric": "macs", "relation": "between", "high": 9}]
+    facts = {NONE: {"macs": 50, "latency": None}, FIVE: {"macs": 40}}
+    assert verdicts(tmp_path, claims, {NONE: ["waiting"], FIVE: ["waiting"]}, facts=facts) == ["supported", "refuted"]
 
 
 def test_counts_decide_without_an_interval(tmp_path):

@@ -62,7 +62,7 @@ def test_lower_is_better_for_losses(tmp_path):
 
 
 def test_what_is_clear_and_does_not_matter_says_so(tmp_path):
-    shifted = [value + 0.002 for value in BASE]
+    shifted = [value + more for value, more in zip(BASE, (0.001, 0.002, 0.003, 0.002, 0.002, 0.001, 0.003), strict=True)]
     [found] = judged(tmp_path, {NONE: BASE, FIVE: shifted}, predictions=False).comparisons
     assert found.verdict == "better"
     assert found.note == "clear, but within the margin of 0.50 points: it does not matter"
@@ -116,6 +116,7 @@ def test_nothing_done_is_no_error(tmp_path):
 def test_bad_ends_are_counted_and_never_averaged(tmp_path):
     sides = {NONE: BASE, FIVE: [*UP[:3], "diverged", "E-OOM", "E-OOM", "E-TIMEOUT"]}
     found = judged(tmp_path, sides, predictions=False)
+    assert found.comparisons[0].note == "4 runs failed or diverged: judged by the pairs that finished"
     outcome = found.outcomes[1]
     assert outcome.failed == {"E-DIVERGED": 1, "E-OOM": 2, "E-TIMEOUT": 1}
     assert (outcome.n, outcome.planned) == (3, 7)
@@ -202,6 +203,7 @@ def test_a_milestone_that_was_missed_is_not_left_out(tmp_path):
     [one] = found.comparisons
     assert one.verdict == ""
     assert "kernel5 in 6 of 7 runs" in one.note
+    assert [(side.n, side.missed, side.mean) for side in found.outcomes] == [(7, 0, 3.0), (6, 1, None)]
     whole = judged(
         tmp_path / "b", {NONE: BASE, FIVE: UP}, curves=curves | {(FIVE, 6): [0.5, 0.7]}, study=study, predictions=False
     )
