@@ -6,6 +6,7 @@ run is in ``pipeline``.
 """
 
 import contextlib
+import importlib
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -90,6 +91,7 @@ def _job(cfg: Any) -> dict[str, Any] | BaseException:
     from hydra.core.hydra_config import HydraConfig
 
     from cifar_lab import pipeline, schema, sweeping
+    from cifar_lab.cluster.jobs import run_job
 
     try:
         hydra = HydraConfig.get()
@@ -98,21 +100,23 @@ def _job(cfg: Any) -> dict[str, Any] | BaseException:
         # Shown as the person would type it; Hydra makes it absolute.
         shown = folder.relative_to(here) if folder.is_relative_to(here) else folder
         task = sweeping.planned(folder.parent).get(folder.name)
-        config = schema.to_config(cfg) if task is None else schema.from_plain(task.plain)
-        return pipeline.run(config, shown, list(hydra.overrides.task), in_sweep=task is not None)
+        if task is not None:
+            return run_job(task, shown, hydra.job.num)
+        return pipeline.run(schema.to_config(cfg), shown, list(hydra.overrides.task))
     except (LabError, Exception, KeyboardInterrupt) as error:
         return error
 
 
 def _start_sweep(flags: Flags) -> None:
     """Name the sweep's folder and hand over to Hydra, which calls ``run_sweep`` through our sweeper."""
-    from cifar_lab import schema, sweeps
+    from cifar_lab import launchers, schema, sweeps
     from cifar_lab.overrides import parse_overrides
 
     parsed = parse_overrides(flags.overrides, flags.config_dir)
     first = sweeps.first_job(parsed)
-    schema.compose(first, flags.config_dir)
-    overrides = list(flags.overrides)
+    composed = schema.compose_raw(first, flags.config_dir)
+    schema.to_config(composed)
+    overrides = [*launchers.defaults(composed.hydra.launcher._target_), *flags.overrides]
     if not any(o.key_or_group == "hydra.sweep.dir" for o in parsed):
         overrides.append(f"hydra.sweep.dir={quoted(Path('outputs/sweeps') / sweeps.sweep_name(parsed))}")
     if flags.show or flags.info:  # Hydra shows one job; the first stands for all
@@ -139,6 +143,7 @@ def run_sweep(arguments: Sequence[str], config: Any, launcher: Any) -> list[Any]
         Interrupted: A signal came; the same command goes on.
     """
     from cifar_lab import sweeping, sweeps
+    from cifar_lab.cluster.submitting import launch
     from cifar_lab.display import say
     from cifar_lab.parts import check_builders
 
@@ -151,11 +156,12 @@ def run_sweep(arguments: Sequence[str], config: Any, launcher: Any) -> list[Any]
     say(f"sweep: {len(jobs)} jobs in {where}{done}")
     try:
         if todo:
-            launcher.launch([[*job.overrides, f"hydra.sweep.subdir={quoted(job.name)}"] for job in todo], initial_job_idx=0)
+            # The plan holds each job's settings: files that change while it waits in a queue do not reach it.
+            launch(launcher, [[f"hydra.sweep.subdir={quoted(job.name)}"] for job in todo])
     except Interrupted as error:
         results = [sweeping.read_result(where / job.name) for job in jobs]
         error.kept = f"{sum(r.get('status') == 'done' for r in results)} of {len(jobs)} jobs done in {where}"
-        error.hint = "the same command goes on where this stopped"
+        error.hint = error.hint or "the same command goes on where this stopped"
         raise
     results = {job.name: sweeping.read_result(where / job.name) for job in jobs}  # what a launcher says is not evidence
     sweeps.show_summary(results)
@@ -205,4 +211,5 @@ def _hydra_process(arguments: Sequence[str]) -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    # By its name: launchers pickle the task, and what belongs to `__main__` is somebody else in their processes.
+    sys.exit(importlib.import_module("cifar_lab.train").main())
