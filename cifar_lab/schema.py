@@ -22,7 +22,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from cifar_lab import launchers
+from cifar_lab import launcher_rules
 from cifar_lab.config import Component, Config
 from cifar_lab.errors import ConfigError
 from cifar_lab.explain import did_you_mean, explain, unknown_key
@@ -35,7 +35,7 @@ from cifar_lab.tables import COMPONENTS, conf_dir, known_keys, signature
 
 _OWN_TARGETS = {
     "hydra.sweeper": ("hydra_plugins.cifar_lab.sweeper.LabSweeper",),
-    "hydra.launcher": launchers.TARGETS,
+    "hydra.launcher": launcher_rules.TARGETS,
 }
 
 
@@ -144,7 +144,7 @@ def _check_hydra(node: DictConfig, overrides: Sequence[str]) -> None:
             raise ConfigError(f"{name}._target_={target}: not allowed", hint="launchers are chosen by hydra/launcher=NAME")
     settings = OmegaConf.to_container(node.launcher, resolve=False)
     assert isinstance(settings, dict)
-    launchers.refuse_settings_of_files({str(key): value for key, value in settings.items()}, overrides)
+    launcher_rules.refuse_settings_of_files({str(key): value for key, value in settings.items()}, overrides)
 
 
 def to_config(composed: DictConfig) -> Config:

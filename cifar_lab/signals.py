@@ -10,7 +10,7 @@ from typing import Any
 from cifar_lab.errors import Interrupted
 
 # `timeout` and some schedulers send a signal to the process and to its group: that is one request, heard twice.
-ECHO_S = 0.2
+ECHO_S = 1.0
 
 
 class StopFlag:

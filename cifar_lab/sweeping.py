@@ -128,7 +128,7 @@ def choose_slots(workers: int, count: int, device: str, threads: int) -> list[Sl
     Raises:
         ConfigError: More workers than the device that was named allows.
     """
-    gpus = visible_gpus() if device in ("auto", "cuda") else []
+    gpus = _gpus() if device in ("auto", "cuda") else []
     if gpus:
         wanted = min(workers or len(gpus), count)
         return [Slot(threads or max(1, _cores() // wanted), gpus[index % len(gpus)]) for index in range(wanted)]
@@ -140,7 +140,7 @@ def choose_slots(workers: int, count: int, device: str, threads: int) -> list[Sl
     return [Slot(threads or max(1, _cores() // wanted)) for _ in range(wanted)]
 
 
-def visible_gpus() -> list[str]:
+def _gpus() -> list[str]:
     """What CUDA_VISIBLE_DEVICES has to be for each GPU."""
     import torch
 

@@ -109,14 +109,14 @@ def _job(cfg: Any) -> dict[str, Any] | BaseException:
 
 def _start_sweep(flags: Flags) -> None:
     """Name the sweep's folder and hand over to Hydra, which calls ``run_sweep`` through our sweeper."""
-    from cifar_lab import launchers, schema, sweeps
+    from cifar_lab import launcher_rules, schema, sweeps
     from cifar_lab.overrides import parse_overrides
 
     parsed = parse_overrides(flags.overrides, flags.config_dir)
     first = sweeps.first_job(parsed)
     composed = schema.compose_raw(first, flags.config_dir)
     schema.to_config(composed)
-    overrides = [*launchers.defaults(composed.hydra.launcher._target_), *flags.overrides]
+    overrides = [*launcher_rules.defaults(composed.hydra.launcher._target_), *flags.overrides]
     if not any(o.key_or_group == "hydra.sweep.dir" for o in parsed):
         overrides.append(f"hydra.sweep.dir={quoted(Path('outputs/sweeps') / sweeps.sweep_name(parsed))}")
     if flags.show or flags.info:  # Hydra shows one job; the first stands for all

@@ -40,12 +40,14 @@ ROOMS: dict[str, set[str]] = {
     # 2 and 3
     "engine": {*BASE, "runtime"},
     "analysis": {*BASE, "runtime", "engine"},
+    # 4: what sweeps found; reads folders, never trains
+    "study": {*BASE, "display"},
     # 5: settings; the tables of the rooms above are read, their code is not
-    "explain": {"errors"},
+    "launcher_rules": {"errors"},
+    "explain": {"errors", "launcher_rules"},
     "tables": {*BASE, "explain", "signatures", "analysis", "data", "models", "optim"},
     "plugins": {"errors", "signatures", "tables"},
-    "launchers": {"errors"},
-    "schema": {*BASE, "launchers", "rules", "explain", "flags", "models", "overrides", "signatures", "tables"},
+    "schema": {*BASE, "launcher_rules", "rules", "explain", "flags", "models", "overrides", "signatures", "tables"},
     "listing": {*BASE, "display", "explain", "signatures", "tables"},
     "completion": {"errors", "schema", "tables"},
     "overrides": {"errors", "tables"},
@@ -79,7 +81,7 @@ ROOMS: dict[str, set[str]] = {
         "display",
         "explain",
         "flags",
-        "launchers",
+        "launcher_rules",
         "listing",
         "overrides",
         "parts",
@@ -123,7 +125,7 @@ ROOMS: dict[str, set[str]] = {
             "finding",
         ),
         *("flags", "listing", "plugins", "rates", "reference", "rerun", "robustness", "saved", "schema", "storage", "train"),
-        *("analysis", "data", "display", "runtime", "verify"),
+        *("analysis", "data", "display", "runtime", "study", "verify"),
     },
 }
 HYDRA = {"overrides", "schema", "sweeps", "train", "explain", "completion"}
@@ -139,12 +141,14 @@ TORCHLESS = {
     "explain",
     "finding",
     "flags",
+    "launcher_rules",
     "listing",
     "plugins",
     "runs",
     "signals",
     "signatures",
     "storage",
+    "study",
     "tables",
 }
 """Rooms whose modules import no torch at their top: --help, completion and refusals answer without it."""

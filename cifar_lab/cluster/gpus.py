@@ -1,5 +1,6 @@
 """Which GPU a job takes where the cluster has not given it one: never the first one for all."""
 
+import os
 from collections.abc import Mapping
 
 MACHINE_GPUS = "CIFAR_LAB_GPUS"
@@ -31,3 +32,13 @@ def choose_gpu(environ: Mapping[str, str], number: int, count: int, *, given: bo
     listed = environ.get("CUDA_VISIBLE_DEVICES")
     visible = [str(index) for index in range(count)] if listed is None else [gpu for gpu in listed.split(",") if gpu]
     return visible[number % len(visible)] if len(visible) > 1 else None
+
+
+def visible_gpus() -> list[str]:
+    """What CUDA_VISIBLE_DEVICES has to be for each GPU that this process may use."""
+    import torch
+
+    listed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if not torch.cuda.device_count():
+        return []
+    return [gpu for gpu in listed.split(",") if gpu] if listed else [str(index) for index in range(torch.cuda.device_count())]

@@ -69,7 +69,7 @@ def launch(launcher: Any, job_overrides: Sequence[Sequence[str]]) -> None:
 def _prepare_environment(backend: str) -> None:
     """What jobs inherit."""
     if backend == "local":
-        from cifar_lab.sweeping import visible_gpus
+        from cifar_lab.cluster.gpus import visible_gpus
 
         os.environ[MACHINE_GPUS] = ",".join(visible_gpus())
     if backend == "ray":

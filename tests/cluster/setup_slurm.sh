@@ -37,8 +37,9 @@ SlurmctldPort=$((16000 + $$ % 2000 * 2))
 SlurmdPort=$((16001 + $$ % 2000 * 2))
 SlurmUser=root
 SlurmdUser=root
+# A requeued job waits until the credential of its last start has expired: 120 s, were it not set.
 AuthType=auth/munge
-AuthInfo=socket=$dir/munge.socket
+AuthInfo=socket=$dir/munge.socket,cred_expire=10
 CryptoType=crypto/munge
 StateSaveLocation=$dir/state
 SlurmdSpoolDir=$dir/spool
@@ -57,10 +58,6 @@ AccountingStorageType=accounting_storage/none
 JobAcctGatherType=jobacct_gather/none
 ReturnToService=2
 KillWait=20
-# Minutes are what time limits count in; a job may end this much later than its limit.
-OverTimeLimit=0
-# A requeued job waits, at the least, for twice this.
-MessageTimeout=10
 NodeName=$host NodeAddr=127.0.0.1 CPUs=$cores RealMemory=$memory State=UNKNOWN
 PartitionName=lab Nodes=$host Default=YES MaxTime=60 State=UP
 CONF
