@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from cifar_lab import launcher_rules
 from cifar_lab.errors import ConfigError
 
 _MEANINGS = (
@@ -54,6 +55,11 @@ def explain(error: Exception, known: Sequence[str]) -> ConfigError:
         return unknown_key(found[1].partition("@")[0], known)
     if found := re.search(r"Could not find '([\w/]+)/([^'/]*)'", text):
         options = re.findall(r"^\t(\S+)$", text, re.MULTILINE)
+        if found[1] == "hydra/launcher" and found[2] in launcher_rules.EXTRAS:
+            extra = launcher_rules.EXTRAS[found[2]]
+            return ConfigError(
+                f"hydra/launcher={found[2]}: not installed", hint=f"uv sync --extra {extra}, or pip install 'cifar-lab[{extra}]'"
+            )
         return ConfigError(
             f"unknown {found[1]} '{found[2]}'{did_you_mean(found[2], options)}",
             hint=f"there are: {', '.join(options)}" if options else "",

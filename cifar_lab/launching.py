@@ -74,14 +74,17 @@ def run_sweep(arguments: Sequence[str], config: Any, launcher: Any) -> list[Any]
 
 def _launch(where: Path, jobs: Sequence[sweeps.Job], todo: Sequence[sweeps.Job], launcher: Any) -> None:
     """Hand over what is left to do; a launcher's own failure is said, and the folders are looked at all the same."""
+    from cifar_lab.cluster.submitting import launch
+
     if not todo:
         return
     try:
-        launcher.launch([[*job.overrides, f"hydra.sweep.subdir={quoted(job.name)}"] for job in todo], initial_job_idx=0)
+        # The plan holds each job's settings: files that change while it waits in a queue do not reach it.
+        launch(launcher, [[f"hydra.sweep.subdir={quoted(job.name)}"] for job in todo])
     except Interrupted as error:
         results = [sweeping.read_result(where / job.name) for job in jobs]
         error.kept = f"{sum(r.get('status') == 'done' for r in results)} of {len(jobs)} jobs done in {where}"
-        error.hint = f"the same command goes on where this stopped; `cifar-lab report {where}` shows what there is"
+        error.hint = error.hint or f"the same command goes on where this stopped; `cifar-lab report {where}` shows what there is"
         raise
 
 

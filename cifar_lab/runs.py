@@ -151,13 +151,19 @@ class RunFolder:
         old = self.config()
         if old is not None:
             self._same_run(old, plain, {"code": code, "data": data})
-        elif not self._fresh and any((self.path / n).exists() for n in ("result.json", "checkpoints", "metrics.jsonl")):
+        elif not self._fresh and self._holds_a_run():
             raise ResumeError(
                 f"{self.path} holds a run without its config.yaml", hint="use another hydra.run.dir", kept="nothing was changed"
             )
         storage.write_text(self.path / "config.yaml", yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
         storage.write_text(self.path / "overrides.txt", "".join(f"{o}\n" for o in overrides))
         storage.write_json(self.path / "digests.json", {"config": config_digest(config), "code": code, "data": data})
+
+    def _holds_a_run(self) -> bool:
+        """Whether more is here than the word of a job that failed before it began."""
+        if any((self.path / name).exists() for name in ("checkpoints", "metrics.jsonl")):
+            return True
+        return (self.path / "result.json").exists() and (self.result() or {}).get("status") != "failed"
 
     def _same_run(self, old: dict[str, Any], new: dict[str, Any], digests: dict[str, str]) -> None:
         """Refuse another configuration, code or data, naming the first difference."""

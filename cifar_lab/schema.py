@@ -22,6 +22,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from cifar_lab import launcher_rules
 from cifar_lab.config import Component, Config
 from cifar_lab.errors import ConfigError
 from cifar_lab.explain import did_you_mean, explain, unknown_key
@@ -34,10 +35,7 @@ from cifar_lab.tables import COMPONENTS, conf_dir, known_keys, signature
 
 _OWN_TARGETS = {
     "hydra.sweeper": ("hydra_plugins.cifar_lab.sweeper.LabSweeper",),
-    "hydra.launcher": (
-        "hydra_plugins.cifar_lab.launcher.LabLauncher",
-        "hydra._internal.core_plugins.basic_launcher.BasicLauncher",
-    ),
+    "hydra.launcher": launcher_rules.TARGETS,
 }
 
 
@@ -113,7 +111,7 @@ def compose_raw(overrides: Sequence[str], config_dir: str | Path | None = None) 
             config = hydra_compose("config", overrides=[*overrides, *extra], return_hydra_config=True)
     except (HydraException, OmegaConfBaseException) as error:
         raise explain(error, known_keys()) from error
-    _check_hydra(config.hydra)
+    _check_hydra(config.hydra, overrides)
     return config
 
 
@@ -128,7 +126,7 @@ def _hydra_aside() -> Iterator[None]:
         holder.hydra = outer
 
 
-def _check_hydra(node: DictConfig) -> None:
+def _check_hydra(node: DictConfig, overrides: Sequence[str]) -> None:
     """Refuse callbacks, log handlers and foreign ``_target_`` that came in by a file."""
     if node.mode is not None and node.runtime.choices.get("study") is None:
         raise ConfigError(f"hydra.mode={node.mode}: only allowed in a study", hint="-m makes a sweep")
@@ -144,6 +142,9 @@ def _check_hydra(node: DictConfig) -> None:
         target = OmegaConf.select(node, f"{name.removeprefix('hydra.')}._target_")
         if target not in allowed:
             raise ConfigError(f"{name}._target_={target}: not allowed", hint="launchers are chosen by hydra/launcher=NAME")
+    settings = OmegaConf.to_container(node.launcher, resolve=False)
+    assert isinstance(settings, dict)
+    launcher_rules.refuse_settings_of_files({str(key): value for key, value in settings.items()}, overrides)
 
 
 def to_config(composed: DictConfig) -> Config:

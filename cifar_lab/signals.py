@@ -10,7 +10,7 @@ from typing import Any
 from cifar_lab.errors import Interrupted
 
 # `timeout` and some schedulers send a signal to the process and to its group: that is one request, heard twice.
-ECHO_S = 0.2
+ECHO_S = 1.0
 
 
 class StopFlag:
@@ -57,16 +57,30 @@ class StopFlag:
         """
         if not self.signum:
             return
-        handler = self._previous.get(self.signum)
-        if callable(handler) and handler is not signal.default_int_handler:
-            handler(self.signum, None)
         name = signal.Signals(self.signum).name
         raise Interrupted(
             f"{name}: stopped at {where}" if where else f"{name}: stopped",
             signum=self.signum,
             kept=kept,
-            hint="the same command continues",
+            hint=self._tell_previous() or "the same command continues",
         )
+
+    def _tell_previous(self) -> str:
+        """Call the handler that was there before; what it says, if it ends the process or refuses to.
+
+        submitit's exits after it has put the job back into the queue, and raises where it may not. Either way the run has
+        stopped and says so itself.
+        """
+        handler = self._previous.get(self.signum)
+        if not callable(handler) or handler is signal.default_int_handler:
+            return ""
+        try:
+            handler(self.signum, None)
+        except SystemExit:
+            return "the cluster was asked to run it again; it continues by itself"
+        except Exception as error:
+            return f"{error} The same command continues"
+        return ""
 
     def _received(self, signum: int, frame: FrameType | None) -> None:
         now = time.monotonic()

@@ -88,7 +88,8 @@ def settings(kind: str | None = None, name: str | None = None) -> list[Setting]:
             continue
         inner = [(f"{f.name}.", g) for g in fields(part)] if is_dataclass(part) else [("", f)]
         found += [
-            Setting(f"{p}{g.name}", _type_name(g.type), _default(g), g.metadata["doc"], g.metadata["choices"]) for p, g in inner
+            Setting(f"{p}{g.name}", _type_name(g.type), _default(g), g.metadata["doc"], g.metadata.get("choices", ()))
+            for p, g in inner
         ]
     return found
 

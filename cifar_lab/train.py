@@ -6,6 +6,7 @@ run is in ``pipeline``.
 """
 
 import contextlib
+import importlib
 import os
 import shlex
 import sys
@@ -86,6 +87,7 @@ def _job(cfg: Any) -> dict[str, Any] | BaseException:
     from hydra.core.hydra_config import HydraConfig
 
     from cifar_lab import pipeline, schema, sweeping
+    from cifar_lab.cluster.jobs import run_job
 
     try:
         hydra = HydraConfig.get()
@@ -94,22 +96,23 @@ def _job(cfg: Any) -> dict[str, Any] | BaseException:
         # Shown as the person would type it; Hydra makes it absolute.
         shown = folder.relative_to(here) if folder.is_relative_to(here) else folder
         task = sweeping.planned(folder.parent).get(folder.name)
-        config = schema.to_config(cfg) if task is None else schema.from_plain(task.plain)
-        return pipeline.run(config, shown, list(hydra.overrides.task), in_sweep=task is not None)
+        if task is not None:
+            return run_job(task, shown, hydra.job.num)
+        return pipeline.run(schema.to_config(cfg), shown, list(hydra.overrides.task))
     except (LabError, Exception, KeyboardInterrupt) as error:
         return error
 
 
 def _start_sweep(flags: Flags) -> None:
     """Name the sweep's folder and hand over to Hydra, which calls ``launching.run_sweep`` through our sweeper."""
-    from cifar_lab import launching, schema, sweeps
+    from cifar_lab import launcher_rules, launching, schema, sweeps
     from cifar_lab.overrides import parse_overrides
 
     parsed = parse_overrides(flags.overrides, flags.config_dir)
     composed = schema.compose_raw(sweeps.first_job(parsed), flags.config_dir)
     schema.to_config(composed)
     own = sweeps.own_params(composed.hydra.sweeper.params or {}, parsed)
-    overrides = [*own, *flags.overrides]
+    overrides = [*launcher_rules.defaults(composed.hydra.launcher._target_), *own, *flags.overrides]
     first = sweeps.first_job(parse_overrides(overrides, flags.config_dir))
     schema.compose(first, flags.config_dir)
     if flags.show or flags.info:  # Hydra shows one job; the first stands for all
@@ -156,4 +159,5 @@ def _hydra_process(arguments: Sequence[str]) -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    # By its name: launchers pickle the task, and what belongs to `__main__` is somebody else in their processes.
+    sys.exit(importlib.import_module("cifar_lab.train").main())

@@ -1,0 +1,89 @@
+"""Hydra's launchers that are allowed, what a configuration file may set of them, and what ours sets by default."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cifar_lab.errors import ConfigError
+
+_SUBMITIT = "hydra_plugins.hydra_submitit_launcher.submitit_launcher"
+SLURM = f"{_SUBMITIT}.SlurmLauncher"
+LOCAL = f"{_SUBMITIT}.LocalLauncher"
+RAY = "hydra_plugins.hydra_ray_launcher.ray_launcher.RayLauncher"
+
+TARGETS = (
+    "hydra_plugins.cifar_lab.launcher.LabLauncher",
+    "hydra._internal.core_plugins.basic_launcher.BasicLauncher",
+    SLURM,
+    LOCAL,
+    RAY,
+)
+
+EXTRAS = {"submitit_slurm": "slurm", "submitit_local": "slurm", "ray": "ray"}
+"""What has to be installed for a launcher."""
+
+# Configurations are data, and may come from someone else. Of a launcher's settings these can run commands, set a job's
+# environment, or load pickles from a place or a cluster of another's choice. A person may type them, as anything else in
+# a shell; a file may not hold them. Of Ray's open dicts a file may hold the plain numbers below.
+_TYPED_ONLY = {
+    "setup": None,
+    "additional_parameters": {},
+    "submitit_folder": "${hydra.sweep.dir}/.submitit/%j",
+}
+_PLAIN_OF_RAY = {
+    "init": {"num_cpus", "num_gpus", "object_store_memory"},
+    "remote": {"num_cpus", "num_gpus", "memory", "max_retries"},
+}
+
+_TIMEOUTS = 10
+"""How often a job that ran into its time limit is put back into the queue; it goes on from its last checkpoint."""
+
+
+def refuse_settings_of_files(settings: Mapping[str, Any], overrides: Sequence[str]) -> None:
+    """Refuse launcher settings that only a person may give.
+
+    Args:
+        settings: ``hydra.launcher``, not resolved.
+        overrides: What was typed.
+
+    Raises:
+        ConfigError: One came from a file, or a value holds a line break, which would begin a command in Slurm's script.
+    """
+    typed = [text.partition("=")[0].lstrip("+") for text in overrides]
+    for key, value in _flat(settings, ""):
+        if isinstance(value, str) and any(ord(sign) < ord(" ") for sign in value):
+            raise ConfigError(f"hydra.launcher.{key}={value!r}: must be one line")
+    for key in _delicate(settings):
+        full = f"hydra.launcher.{key}"
+        if not any(given == full or full.startswith(f"{given}.") or given.startswith(f"{full}.") for given in typed):
+            raise ConfigError(
+                f"{full}: not allowed in a configuration file, it can run commands", hint=f"type it: {full}=VALUE behind `train`"
+            )
+
+
+def _delicate(settings: Mapping[str, Any]) -> list[str]:
+    """Keys that are not at their harmless value and that only a person may set."""
+    found = [key for key, harmless in _TYPED_ONLY.items() if settings.get(key, harmless) != harmless]
+    for part, plain in _PLAIN_OF_RAY.items():
+        values = (settings.get("ray") or {}).get(part) or {}
+        found += [f"ray.{part}.{key}" for key, value in values.items() if key not in plain and value is not None]
+    return found
+
+
+def _flat(node: Any, prefix: str) -> list[tuple[str, Any]]:
+    items = node.items() if isinstance(node, Mapping) else enumerate(node) if isinstance(node, list | tuple) else None
+    if items is None:
+        return [(prefix.rstrip("."), node)]
+    return [pair for key, value in items for pair in _flat(value, f"{prefix}{key}.")]
+
+
+def defaults(target: str) -> list[str]:
+    """Overrides that make a launcher fit for runs that continue by themselves; a person's own come behind and win.
+
+    Args:
+        target: Of the launcher.
+    """
+    if target == SLURM:
+        return [f"hydra.launcher.max_num_timeout={_TIMEOUTS}"]
+    if target == RAY:  # every run writes its own log; a hundred of them at once on one terminal help nobody
+        return ["++hydra.launcher.ray.init.log_to_driver=false", "++hydra.launcher.ray.init.include_dashboard=false"]
+    return []
