@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from concurrent.futures import wait
 from dataclasses import dataclass, field
@@ -115,7 +115,7 @@ def run_tasks(
         Interrupted: ``stop`` was set; everything that ran has ended by then.
     """
     crew = _Crew(list(tasks), watcher or Watcher(), timeout_s)
-    with crew.at_work([_Worker(slot, plugins) for slot in slots]):
+    with crew.at_work([Worker(slot, plugins) for slot in slots]):
         while crew.waiting or crew.running:
             if stop.signum:
                 crew.dismiss()
@@ -128,7 +128,7 @@ def run_tasks(
     return [crew.outcomes[task.name] for task in tasks if task.name in crew.outcomes]
 
 
-class _Worker:
+class Worker:
     """A pool of one process: its own slot, its own end, a new process after a death."""
 
     def __init__(self, slot: Slot, plugins: Sequence[Path]):
@@ -150,9 +150,14 @@ class _Worker:
             context=context,
         )
 
-    def start(self, task: Task, timeout_s: float) -> Any:
-        """Begin with a task; returns its future."""
-        return self.pool.schedule(_run_task, args=(task, self.slot), timeout=timeout_s or None)
+    def start(self, work: Callable[..., Any], *args: Any, timeout_s: float = 0.0) -> Any:
+        """Begin with something, told which slot it has; returns its future."""
+        return self.pool.schedule(work, args=(*args, self.slot), timeout=timeout_s or None)
+
+    def end(self) -> None:
+        """End the process, whatever it does."""
+        self.pool.stop()
+        self.pool.join()
 
     def ask_to_stop(self) -> None:
         """SIGTERM, which a run answers with a checkpoint."""
@@ -170,12 +175,12 @@ class _Crew:
     waiting: list[Task]
     watcher: Watcher
     timeout_s: float
-    free: list[_Worker] = field(default_factory=list)
-    running: dict[Any, tuple[Task, _Worker, float]] = field(default_factory=dict)
+    free: list[Worker] = field(default_factory=list)
+    running: dict[Any, tuple[Task, Worker, float]] = field(default_factory=dict)
     outcomes: dict[str, Outcome] = field(default_factory=dict)
 
     @contextlib.contextmanager
-    def at_work(self, workers: list[_Worker]) -> Iterator[None]:
+    def at_work(self, workers: list[Worker]) -> Iterator[None]:
         """Workers are there within this; however it is left, none is there afterwards."""
         self.free = list(workers)
         try:
@@ -184,21 +189,20 @@ class _Crew:
                 worker.pool.close()
         finally:
             for worker in workers:
-                worker.pool.stop()
-                worker.pool.join()
+                worker.end()
 
     def assign(self) -> None:
         """Give every free worker a task."""
         while self.free and self.waiting:
             task, worker = self.waiting.pop(0), self.free.pop(0)
-            self.running[worker.start(task, self.timeout_s)] = (task, worker, time.monotonic())
+            self.running[worker.start(_run_task, task, timeout_s=self.timeout_s)] = (task, worker, time.monotonic())
             self.watcher.started(task)
 
     def collect(self, timeout_s: float = POLL_S) -> None:
         """Take in what has ended, waiting a moment for it."""
         for future in wait(self.running, timeout=timeout_s, return_when="FIRST_COMPLETED").done:
             task, worker, began = self.running.pop(future)
-            outcome = Outcome(task.name, _error_of(future, self.timeout_s), time.monotonic() - began)
+            outcome = Outcome(task.name, error_of(future, self.timeout_s), time.monotonic() - began)
             if isinstance(outcome.error, LockedError):  # another sweep runs it: it is waited for, behind all others
                 self.waiting.append(task)
                 time.sleep(POLL_S)
@@ -218,8 +222,8 @@ class _Crew:
             self.collect()
 
 
-def _error_of(future: Any, timeout_s: float) -> LabError | None:
-    """What a future says of its task."""
+def error_of(future: Any, timeout_s: float = 0.0) -> LabError | None:
+    """What ended the work of a worker, by its future; None for what it did to its end."""
     try:
         return future.result()
     except FutureTimeoutError:
