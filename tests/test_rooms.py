@@ -87,6 +87,19 @@ ROOMS: dict[str, set[str]] = {
         "sweeps",
         "tables",
     },
+    "tuning": {
+        *BASE,
+        "display",
+        "explain",
+        "overrides",
+        "pipeline",
+        "plugins",
+        "runs",
+        "schema",
+        "tables",
+        "workers",
+    },
+    "tune": {*BASE, "cores", "display", "parts", "schema", "sweeping", "tuning"},
     "reference": {*BASE, "tables"},
     "verify": {*BASE, "reference", "runs", "saved", "tables"},
     "rerun": {*BASE, "display", "pipeline", "plugins", "reference", "runs", "runtime", "saved", "schema"},
@@ -118,11 +131,24 @@ ROOMS: dict[str, set[str]] = {
             "exploring",
             "finding",
         ),
-        *("flags", "listing", "plugins", "rates", "reference", "rerun", "robustness", "saved", "schema", "storage", "train"),
+        *(
+            "flags",
+            "listing",
+            "plugins",
+            "rates",
+            "reference",
+            "rerun",
+            "robustness",
+            "saved",
+            "schema",
+            "storage",
+            "train",
+            "tune",
+        ),
         *("analysis", "data", "display", "runtime", "verify"),
     },
 }
-HYDRA = {"overrides", "schema", "sweeps", "train", "explain", "completion"}
+HYDRA = {"overrides", "schema", "sweeps", "train", "explain", "completion", "tuning"}
 """Rooms that know that Hydra exists, beside the plug-in shells."""
 TORCHLESS = {
     "cores",

@@ -15,6 +15,7 @@ from cifar_lab.cli import (  # noqa: F401  (they add their commands)
     measuring,
     robustness,
     training,
+    tuning,
 )
 from cifar_lab.cli.app import app
 
@@ -28,7 +29,7 @@ def version() -> None:
 
 
 _ORDER = (
-    *("train", "list", "runs", "analyze", "compare", "predict", "rerun", "robustness"),
+    *("train", "tune", "list", "runs", "analyze", "compare", "predict", "rerun", "robustness"),
     *("cost", "bench", "eda", "schedule", "keep", "results", "verify", "version"),
 )
 app.registered_commands.sort(key=lambda command: _ORDER.index(command.name or getattr(command.callback, "__name__", "")))

@@ -21,7 +21,6 @@ from cifar_lab.engine.watch import HostWatch, build_watch
 from cifar_lab.errors import LabError
 from cifar_lab.signals import StopFlag
 
-
 Judge = Callable[[dict[str, Any]], None]
 """Told of an epoch's row once its checkpoint has begun; ends the run by raising."""
 

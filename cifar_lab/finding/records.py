@@ -39,7 +39,7 @@ class Record:
 
     @property
     def status(self) -> str:
-        """``done``, ``pruned``, ``failed``, ``diverged`` or ``interrupted``; ``unfinished``: it runs or was killed; or ``damaged``."""
+        """``done``, ``pruned``, ``failed``, ``diverged``, ``interrupted``; ``unfinished``: runs or was killed; ``damaged``."""
         return "damaged" if self.problem else self.result.get("status", "unfinished")
 
     @cached_property

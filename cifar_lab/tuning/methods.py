@@ -61,7 +61,9 @@ def check_methods(sampler: str, pruner: str, space: Space) -> None:
             raise ConfigError(f"{option} {name}: unknown{did_you_mean(name, known)}", hint=f"there are: {', '.join(known)}")
     missing = [package for package in _PACKAGES.get(sampler, ()) if importlib.util.find_spec(package) is None]
     if missing:
-        raise ConfigError(f"--sampler {sampler}: {missing[0]} is not installed", hint=f"pip install {missing[0]}, or --sampler tpe")
+        raise ConfigError(
+            f"--sampler {sampler}: {missing[0]} is not installed", hint=f"pip install {missing[0]}, or --sampler tpe"
+        )
     if sampler == "cmaes" and not any(not dimension.choices for dimension in space.dimensions):
         raise ConfigError("--sampler cmaes: nothing in the space is a number", hint="--sampler tpe or grid searches lists")
     if sampler == "grid":

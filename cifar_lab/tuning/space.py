@@ -1,9 +1,9 @@
 """What is searched, in the grammar of Hydra's sweeps: lists, ranges and intervals, read as Optuna's distributions.
 
-    optimizer=adam,sgd_nesterov               one of these; also choice(adam,sgd_nesterov) and glob(*)
-    train.batch_size=range(32,256,32)         32, 64, ... 224: the end is left out, as in Python
-    optimizer.lr=tag(log,interval(1e-4,1e-1)) any number between, tried evenly by its logarithm
-    model.width=int(interval(8,64))           any whole number, both ends included
+optimizer=adam,sgd_nesterov               one of these; also choice(adam,sgd_nesterov) and glob(*)
+train.batch_size=range(32,256,32)         32, 64, ... 224: the end is left out, as in Python
+optimizer.lr=tag(log,interval(1e-4,1e-1)) any number between, tried evenly by its logarithm
+model.width=int(interval(8,64))           any whole number, both ends included
 """
 
 import itertools
@@ -53,15 +53,13 @@ class Dimension:
     whole: bool = False
     log: bool = False
 
-    def distribution(self) -> Any:
-        """The same for Optuna."""
-        from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-
+    def suggest(self, trial: Any) -> Any:
+        """A value for one of Optuna's trials; the same again for the same trial."""
         if self.choices:
-            return CategoricalDistribution(self.choices)
+            return trial.suggest_categorical(self.key, self.choices)
         if self.whole:
-            return IntDistribution(int(self.low), int(self.high), log=self.log, step=int(self.step or 1))
-        return FloatDistribution(self.low, self.high, log=self.log, step=self.step)
+            return trial.suggest_int(self.key, int(self.low), int(self.high), log=self.log, step=int(self.step or 1))
+        return trial.suggest_float(self.key, self.low, self.high, log=self.log, step=self.step)
 
     def override(self, value: Any) -> str:
         """``key=value`` for a value of the distribution; a number is written so that it is read back exactly."""
@@ -209,7 +207,9 @@ def _range(key: str, text: str, value: RangeSweep, *, log: bool) -> Dimension:
     low, high, step = values[0], values[-1], abs(value.step)
     whole = all(isinstance(number, int) for number in (low, step))
     if log and not (whole and step == 1 and low > 0):
-        raise ConfigError(f"{key}={text}: log goes with a step of 1 and whole numbers above 0", hint="or use tag(log,interval(a,b))")
+        raise ConfigError(
+            f"{key}={text}: log goes with a step of 1 and whole numbers above 0", hint="or use tag(log,interval(a,b))"
+        )
     return Dimension(key, text, low=low, high=high, step=step, whole=whole, log=log)
 
 
@@ -217,9 +217,13 @@ def _refuse_key(key: str, text: str) -> None:
     """Refuse to search what trials are judged by, and what changes nothing but where they run."""
     shown = f"{key}={text}"
     if key == "seed":
-        raise ConfigError(f"{shown}: a search over seeds finds the luckiest one", hint="seeds are repeats: cifar-lab train -m seed=0,1,2")
+        raise ConfigError(
+            f"{shown}: a search over seeds finds the luckiest one", hint="seeds are repeats: cifar-lab train -m seed=0,1,2"
+        )
     if key == "data" or (key.startswith("data.") and key not in _TRAINING_ONLY):
-        raise ConfigError(f"{shown}: trials must be judged on the same images", hint=f"may be searched: {', '.join(_TRAINING_ONLY)}")
+        raise ConfigError(
+            f"{shown}: trials must be judged on the same images", hint=f"may be searched: {', '.join(_TRAINING_ONLY)}"
+        )
     if key == "train.monitor":
         raise ConfigError(f"{shown}: trials must be judged by the same measure")
     if key.startswith("hydra") or any(key == place or key.startswith(f"{place}.") for place in PLACES):
