@@ -135,7 +135,8 @@ def _sum_up(desk: "Desk", most: int) -> None:
         raise SweepError(f"no trial was completed; {counts(trials)}", hint=f"each has its run.log below {desk.where}")
     show_trials(desk)
     words = [*search.fixed, *search.space.overrides(found.params)]
-    score = f"{search.metric} {in_words(search, found.value)}, the best of {len(trials)} trials: chosen by it, so it flatters"
+    flatters = f"the best of {len(trials)} trials and, being chosen by it, a little too good"
+    score = f"{search.metric} {in_words(search, found.value)}, {flatters}"
     own = f"cifar-lab train --config-dir {shlex.quote(str(desk.where / 'conf'))} experiment={search.name}"
     path = save_best(desk.where, search.name, words, search.config_dir, [f"{score} (trial {found.number:04d})", "", f"  {own}"])
     say(f"best: trial {found.number:04d}, {score}")
@@ -145,6 +146,6 @@ def _sum_up(desk: "Desk", most: int) -> None:
     if search.base["train"]["keep"] == "all":
         folder = trial_folder(desk.where, found.number)
         command = shlex.join(["cifar-lab", "train", *flags, *words, f"hydra.run.dir={folder}"])
-        say(f"no trial has opened the test set; this tests the best one, without training it again:\n  {command}")
+        say(f"the search has not opened the test set; this tests the best one, without training it again:\n  {command}")
     else:
-        say("no trial has opened the test set; the command above trains the best configuration again and tests it")
+        say("the search has not opened the test set; the command above trains the best configuration again and tests it")

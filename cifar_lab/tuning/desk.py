@@ -5,7 +5,7 @@ whoever works on it: a trial that is begun and that nobody holds was left by a w
 one who asks goes on with it, in its folder, with its values.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,7 @@ class Taken:
         overrides: The fixed ones and its own.
         own: Its own alone.
         again: Whether somebody worked on it before.
+        deaths: How many workers have died under it.
         lock: Held until it is handed back.
     """
 
@@ -64,6 +65,7 @@ class Taken:
     overrides: list[str]
     own: list[str]
     again: bool
+    deaths: int
     lock: storage.FolderLock
 
     def report(self, epoch: int, value: float) -> bool:
@@ -91,14 +93,14 @@ class Desk:
         path = where / JOURNAL
         with self._alone():
             _mend(path, lock)
-            self.study = optuna.create_study(
-                storage=JournalStorage(JournalFileBackend(str(path), lock)),
-                study_name=search.name,
-                direction="maximize" if search.direction == "maximize" else "minimize",
-                sampler=optuna.samplers.RandomSampler(),
-                pruner=build_pruner(search.pruner, search.base["train"]["epochs"]),
-                load_if_exists=True,
-            )
+            storage_of_all = JournalStorage(JournalFileBackend(str(path), lock))
+            pruner = build_pruner(search.pruner, search.base["train"]["epochs"])
+            methods: Any = {"sampler": optuna.samplers.RandomSampler(), "pruner": pruner}
+            if storage_of_all.get_all_studies():
+                self.study = optuna.load_study(study_name=search.name, storage=storage_of_all, **methods)
+            else:
+                direction = "maximize" if search.direction == "maximize" else "minimize"
+                self.study = optuna.create_study(study_name=search.name, storage=storage_of_all, direction=direction, **methods)
 
     def trials(self) -> list[Any]:
         """All of them as they are now, in the order of their numbers."""
@@ -129,7 +131,7 @@ class Desk:
             lock = self._lock(number)
             assert lock is not None, "trials begin one at a time"
             self.study.sampler = build_sampler(self.search.sampler, self.search.space, self.search.seed, number)
-            return self._taken(self.study.ask(), lock, again=False)
+            return self._taken(self.study.ask(), lock, again=False, deaths=0)
 
     def give_back(self, taken: Taken, *, value: float | None = None, pruned: bool = False, error: str = "") -> None:
         """Take a trial's result: its value, that it was pruned, or what made it fail."""
@@ -148,29 +150,31 @@ class Desk:
 
     def put_down(self, taken: Taken) -> None:
         """Leave a trial to whoever asks next; its worker stopped in good order."""
-        taken.trial.set_user_attr(_DEATHS, _deaths(taken.trial.user_attrs) - 1)
+        taken.trial.set_user_attr(_DEATHS, taken.deaths)
         taken.lock.__exit__()
 
     def _left(self, frozen: Any, lock: storage.FolderLock) -> Taken | None:
         """Take over what nobody holds, unless it has ended since it was looked at or too many have died under it."""
         from optuna.trial import Trial, TrialState
 
-        if self.trials()[frozen.number].state != TrialState.RUNNING:
+        frozen = self.trials()[frozen.number]  # as its last holder left it
+        if frozen.state != TrialState.RUNNING:
             return None
+        deaths = int(frozen.user_attrs.get(_DEATHS, 0))
         self.study.sampler = build_sampler(self.search.sampler, self.search.space, self.search.seed, frozen.number)
-        taken = self._taken(Trial(self.study, frozen._trial_id), lock, again=True)
-        if _deaths(frozen.user_attrs) >= MOST_DEATHS:
+        taken = self._taken(Trial(self.study, frozen._trial_id), lock, again=True, deaths=deaths)
+        if deaths >= MOST_DEATHS:
             self.give_back(taken, error=f"E-KILLED {MOST_DEATHS} workers died under it")
             return None
         return taken
 
-    def _taken(self, trial: Any, lock: storage.FolderLock, *, again: bool) -> Taken:
-        """Draw what has not been drawn, and count a death that is taken back when it has not happened."""
+    def _taken(self, trial: Any, lock: storage.FolderLock, *, again: bool, deaths: int) -> Taken:
+        """Draw what has not been drawn, and count a death, which is taken back where the worker lives on."""
         params = {d.key: d.suggest(trial) for d in self.search.space.dimensions}
-        trial.set_user_attr(_DEATHS, _deaths(trial.user_attrs) + 1)
+        trial.set_user_attr(_DEATHS, deaths + 1)
         own = self.search.space.overrides(params)
         folder = trial_folder(self.where, trial.number)
-        return Taken(trial, trial.number, folder, [*self.search.fixed, *own], own, again, lock)
+        return Taken(trial, trial.number, folder, [*self.search.fixed, *own], own, again, deaths, lock)
 
     def _alone(self) -> storage.FolderLock:
         return storage.FolderLock(self.where / LOCKS / "desk", wait=True)
@@ -193,10 +197,6 @@ def trial_folder(where: Path, number: int) -> Path:
 def what_failed(trial: Any) -> str:
     """Code and message of a failed trial."""
     return trial.user_attrs.get(_ERROR, "E-NONE it left no result")
-
-
-def _deaths(attributes: Mapping[str, Any]) -> int:
-    return int(attributes.get(_DEATHS, 0))
 
 
 def _mend(path: Path, lock: JournalLock) -> None:

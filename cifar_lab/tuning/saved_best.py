@@ -9,10 +9,10 @@ import yaml
 from cifar_lab import storage
 from cifar_lab.config import Config, flatten, to_plain
 from cifar_lab.errors import LabError
-from cifar_lab.overrides import GROUPS
 from cifar_lab.schema import compose, compose_raw
 from cifar_lab.tables import COMPONENTS, conf_dir
 
+_GROUPS = ("data", "augment", "model", "optimizer", "schedule", "train", "tracker")
 _PLAIN = {"augment": "none", "train": "default", "tracker": "none"}
 
 
@@ -40,7 +40,7 @@ def save_best(where: Path, name: str, overrides: Sequence[str], config_dir: str 
     body = yaml.safe_dump({"defaults": defaults, **_nested(values)}, sort_keys=False, allow_unicode=True)
     path = where / "conf" / "experiment" / f"{name}.yaml"
     storage.make_folder(path.parent)
-    storage.write_text(path, "".join(["# @package _global_\n", *(f"# {line}\n" for line in about), body]))
+    storage.write_text(path, "".join(["# @package _global_\n", *(f"# {line}".rstrip() + "\n" for line in about), body]))
     _check(path, name, where / "conf", config)
     return path
 
@@ -49,7 +49,7 @@ def _choices(overrides: Sequence[str], config_dir: str | None, config: Config) -
     """What stands for each group: the choice itself where it is ours, else what comes near; values make up the difference."""
     made = compose_raw(overrides, config_dir).hydra.runtime.choices
     chosen = {}
-    for group in GROUPS:
+    for group in _GROUPS:
         choice = str(made[group])
         ours = (conf_dir() / group / f"{choice}.yaml").is_file()
         if ours or choice in COMPONENTS.get(group, ()):

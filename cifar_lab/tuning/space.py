@@ -139,8 +139,7 @@ class Space:
         try:
             return compose([*fixed, *words], config_dir)
         except ConfigError as error:
-            error.what = f"{error.what} (with {' '.join(words)})"
-            raise
+            raise ConfigError(f"{error.what} (with {' '.join(words)})", hint=error.hint) from error
 
 
 def read_space(overrides: Sequence[str], config_dir: str | Path | None = None) -> tuple[Space, list[str]]:
