@@ -129,7 +129,7 @@ def predict_photos(folder: str, places: Sequence[str], *, top: int, as_json: boo
     """
     if top < 1:
         raise ConfigError(f"--top {top}; must be 1 or more")
-    run = load_run(folder)
+    run = load_run(folder, tested=False)
     answers = ask(run, photo_files(places), top)
     if as_json:
         print(json.dumps([_plain(answer) for answer in answers], indent=2, ensure_ascii=False))

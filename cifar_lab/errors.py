@@ -95,6 +95,12 @@ class DivergedError(LabError):
     code, exit_code = "E-DIVERGED", 6
 
 
+class PrunedError(LabError):
+    """A run was ended early because others do better; what it measured until then counts."""
+
+    code, exit_code = "E-PRUNED", 6
+
+
 class ResourceError(LabError):
     """Out of memory, or the asked-for device is not there."""
 

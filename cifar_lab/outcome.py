@@ -53,10 +53,12 @@ def measure(
     stop: StopFlag,
     *,
     pictures: bool = True,
+    test: bool = True,
 ) -> dict[str, Any]:
     """Predict every split once with the selected weights, save the predictions, and say all there is to say of them.
 
-    The test set is opened last, and the opening is counted before it happens.
+    The test set is opened last, and the opening is counted before it happens; without ``test`` it stays shut, and nothing
+    is drawn.
 
     Returns:
         ``metrics``, ``best_epoch``, ``epochs_done``, ``stopped_early``, ``test_openings`` and ``cost``.
@@ -66,7 +68,7 @@ def measure(
     predictions: dict[str, tuple[ImageSet, Predictions]] = {}
     openings = 0
     for split, images in (("train", splits.train), ("val", splits.val), ("test", splits.test)):
-        if images is None:
+        if images is None or (split == "test" and not test):
             continue
         if split == "test":
             openings = folder.open_test_set()
@@ -78,7 +80,8 @@ def measure(
     storage.write_bytes(folder.path / "predictions.npz", pack_predictions(predictions))
     rows = storage.read_lines(folder.path / METRICS_FILE)
     stopped_early = parts.state.stopper.reason or None
-    _draw(config, splits, predictions["test"][1], folder.path, rows, best_epoch, stopped_early, pictures)
+    if test:
+        _draw(config, splits, predictions["test"][1], folder.path, rows, best_epoch, stopped_early, pictures)
     cost = {**parts.cost, **_effort(parts, rows)}
     cost |= _speed(config, parts, cost["train_s"])
     if features.by_split:

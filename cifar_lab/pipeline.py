@@ -6,7 +6,7 @@ The same call again continues where the run stopped, or shows what is already do
 import time
 import traceback
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +18,28 @@ from cifar_lab.data.sets import Splits
 from cifar_lab.data.splits import load_splits
 from cifar_lab.display import say, show_result
 from cifar_lab.engine.checkpoint import Checkpoints, finish_checkpoints
-from cifar_lab.engine.fit import fit, steps_per_epoch
+from cifar_lab.engine.fit import Judge, fit, steps_per_epoch
 from cifar_lab.engine.preflight import check_overlap, schedule_note
 from cifar_lab.engine.weights import step_folders
-from cifar_lab.errors import DivergedError, Interrupted, LabError, ResumeError
+from cifar_lab.errors import DivergedError, Interrupted, LabError, PrunedError, ResumeError
 from cifar_lab.parts import Parts, build_parts, prepare_model
 from cifar_lab.plugins import plugin_files
 from cifar_lab.signals import StopFlag
-from cifar_lab.tracking import Tracker
+from cifar_lab.tracking import METRICS_FILE, Tracker
 
 _LAST_DATA: dict[str, Splits] = {}
 """The last data set of this process, by its settings: the runs of a sweep share it."""
 
 
 def run(
-    config: Config, path: Path, overrides: Sequence[str] = (), *, in_sweep: bool = False, shared: bool = False
+    config: Config,
+    path: Path,
+    overrides: Sequence[str] = (),
+    *,
+    in_sweep: bool = False,
+    shared: bool = False,
+    test: bool = True,
+    judge: Judge | None = None,
 ) -> dict[str, Any]:
     """Train, test and measure; or continue, or show what is done.
 
@@ -42,6 +49,8 @@ def run(
         overrides: What the person typed, for the record.
         in_sweep: Leave the pictures to whoever asks for them later.
         shared: Other runs have the same device at the same time; for the record of seconds.
+        test: Open the test set at the end. A run that was done without it is opened by the next call with it.
+        judge: Told of every epoch but the last; raises ``PrunedError`` to end the run there.
 
     Returns:
         The content of result.json.
@@ -53,15 +62,25 @@ def run(
     code = runs.code_digest(plugin_files())
     with folder, StopFlag() as stop:
         folder.adopt(config)
-        if (done := folder.finished(config, code)) is not None:
+        if (done := folder.finished(config, code, tested=test)) is not None:
             say(f"already done: {path}")
             show_result(done, str(path))
             return done
-        return _run(config, folder, code, overrides, stop, in_sweep, shared)
+        return _run(config, folder, code, overrides, stop, _Wishes(not in_sweep and test, shared, test, judge))
+
+
+@dataclass(frozen=True)
+class _Wishes:
+    """What the caller wants of a run beside its training."""
+
+    pictures: bool
+    shared: bool
+    test: bool
+    judge: Judge | None
 
 
 def _run(
-    config: Config, folder: runs.RunFolder, code: str, overrides: Sequence[str], stop: StopFlag, in_sweep: bool, shared: bool
+    config: Config, folder: runs.RunFolder, code: str, overrides: Sequence[str], stop: StopFlag, wishes: _Wishes
 ) -> dict[str, Any]:
     """The run itself, in a folder that is locked."""
     began = time.perf_counter()
@@ -90,11 +109,11 @@ def _run(
     }
     with tracker:
         try:
-            measured = _train_and_measure(config, parts, folder, tracker, stop, digests, pictures=not in_sweep)
+            measured = _train_and_measure(config, parts, folder, tracker, stop, digests, wishes)
         except BaseException as error:
             _record_failure(folder, record, tracker, error)
             raise
-        measured["cost"]["shared"] = shared
+        measured["cost"]["shared"] = wishes.shared
         result = {"status": "done", **record, **measured, "seconds": time.perf_counter() - began, "error": None}
         tracker.finish(result)
         folder.write_result(result)
@@ -110,8 +129,7 @@ def _train_and_measure(
     tracker: Tracker,
     stop: StopFlag,
     digests: dict[str, str],
-    *,
-    pictures: bool,
+    wishes: _Wishes,
 ) -> dict[str, Any]:
     """From the newest checkpoint, if there is one, to the numbers."""
     state = parts.state
@@ -129,12 +147,12 @@ def _train_and_measure(
         if features.by_split:
             tracker.note(features.summary())
         train, val = frozen.fit_batches(config, parts, features)
-        fit(state, train, val, config.train, tracker=tracker, checkpoints=checkpoints, stop=stop)
+        fit(state, train, val, config.train, tracker=tracker, checkpoints=checkpoints, stop=stop, judge=wishes.judge)
         if state.stopper.reason:
             tracker.note(f"stopped after epoch {state.progress.epochs_done}: {state.stopper.reason}")
         tracker.display.close()
         best_epoch = outcome.select_weights(config, parts, folder.path)
-        return outcome.measure(config, parts, features, folder, best_epoch, stop, pictures=pictures)
+        return outcome.measure(config, parts, features, folder, best_epoch, stop, pictures=wishes.pictures, test=wishes.test)
 
 
 def _splits(config: Config, tracker: Tracker, stop: StopFlag) -> Splits:
@@ -188,7 +206,12 @@ def _record_failure(folder: runs.RunFolder, record: dict[str, Any], tracker: Tra
     if earlier is not None and earlier.get("status") == "done":
         return
     stopped = isinstance(error, Interrupted | KeyboardInterrupt)
-    status = "interrupted" if stopped else "diverged" if isinstance(error, DivergedError) else "failed"
+    status = "interrupted" if stopped else "failed"
+    if isinstance(error, DivergedError | PrunedError):
+        status = "diverged" if isinstance(error, DivergedError) else "pruned"
     lab = error if isinstance(error, LabError) else LabError(f"{type(error).__name__}: {error}")
     text = {"code": lab.code, "message": lab.what, "kept": lab.kept, "hint": lab.hint}
+    if status == "pruned":
+        rows = storage.read_lines(folder.path / METRICS_FILE)
+        record = {**record, "epochs_done": rows[-1]["epoch"], "test_openings": 0}
     folder.write_result({"status": status, **record, "metrics": None, "error": text})

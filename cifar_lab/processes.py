@@ -1,5 +1,6 @@
 """A process beside this one: how it comes into being, what it may use, and that it never outlives this one."""
 
+import contextlib
 import ctypes
 import multiprocessing
 import os
@@ -7,6 +8,7 @@ import pkgutil
 import signal
 import sys
 import threading
+from collections.abc import Callable, Sequence
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +51,38 @@ def server_context() -> Any:
     return context
 
 
+class Worker:
+    """A pool of one process: its own slot, its own end, a new process after a death."""
+
+    def __init__(self, slot: Slot, plugins: Sequence[Path]):
+        context = server_context()
+        self._pids = context.SimpleQueue()
+        self.slot, self.pid = slot, 0
+        self.pool = ProcessPool(
+            max_workers=1,
+            initializer=prepare,
+            initargs=(self._pids, dict(os.environ), slot, [str(path) for path in plugins]),
+            context=context,
+        )
+
+    def start(self, work: Callable[..., Any], *args: Any, timeout_s: float = 0.0) -> Any:
+        """Begin with something, told which slot it has; returns its future."""
+        return self.pool.schedule(work, args=(*args, self.slot), timeout=timeout_s or None)
+
+    def end(self) -> None:
+        """End the process, whatever it does."""
+        self.pool.stop()
+        self.pool.join()
+
+    def ask_to_stop(self) -> None:
+        """SIGTERM, which a run answers with a checkpoint."""
+        while not self._pids.empty():
+            self.pid = self._pids.get()
+        if self.pid:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGTERM)
+
+
 def apart(function: str, *args: Any, slot: Slot | None = None, timeout_s: float = 0.0) -> Any:
     """Call a function in a process of its own and return what it returns.
 
@@ -61,24 +95,19 @@ def apart(function: str, *args: Any, slot: Slot | None = None, timeout_s: float 
     Raises:
         LabError: What it raised, or what became of its process.
     """
-    slot = slot or Slot()
-    context = server_context()
-    initargs = (context.SimpleQueue(), dict(os.environ), slot, [str(path) for path in plugin_files()])
-    pool = ProcessPool(max_workers=1, initializer=prepare, initargs=initargs, context=context)
+    worker = Worker(slot or Slot(), plugin_files())
     try:
-        future = pool.schedule(_call, args=(function, args, slot), timeout=timeout_s or None)
-        future.exception()
+        future = worker.start(_call, function, args, timeout_s=timeout_s)
         error = error_of(future, timeout_s)
         if isinstance(error, LabError):
             raise error
         return future.result()
     finally:
-        pool.stop()
-        pool.join()
+        worker.end()
 
 
-def error_of(future: Any, timeout_s: float) -> LabError | None:
-    """What a future says of its task."""
+def error_of(future: Any, timeout_s: float = 0.0) -> LabError | None:
+    """What ended the work of a worker, by its future; what it returned otherwise, which is None for a run that is done."""
     try:
         return future.result()
     except FutureTimeoutError:

@@ -166,6 +166,10 @@ def _result(folder: Path) -> dict[str, Any]:
     result: Mapping[str, Any] = storage.read_json(path) if path.is_file() else {}
     if result.get("status") != "done":
         raise CheckpointError(f"{folder} is no finished run", hint="name a folder below outputs/runs that holds a result.json")
+    if result.get("test_openings") == 0:
+        raise CheckpointError(
+            f"{folder} was never tested: it is a trial of a search", hint="train its configuration as a run of its own"
+        )
     return dict(result)
 
 

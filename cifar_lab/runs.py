@@ -133,10 +133,12 @@ class RunFolder:
         if old and config.train.precision == "auto":
             config.train.precision = old.get("train", {}).get("precision", "auto")
 
-    def finished(self, config: Config, code: str) -> dict[str, Any] | None:
-        """The result, when this very configuration and code are done here."""
+    def finished(self, config: Config, code: str, *, tested: bool = True) -> dict[str, Any] | None:
+        """The result, when this very configuration and code are done here, and the test set was opened if it has to be."""
         result = self.result()
         if result is None or result.get("status") != "done":
+            return None
+        if tested and result.get("test_openings") == 0:
             return None
         digests = result.get("digests", {})
         return result if (digests.get("config"), digests.get("code")) == (config_digest(config), code) else None

@@ -29,11 +29,12 @@ PREDICTIONS, EVIDENCE = "predictions.npz", "test_predictions.npz"
 SPLITS = ("val", "test")
 
 
-def load_run(path: Path | str) -> "SavedRun":
+def load_run(path: Path | str, *, tested: bool = True) -> "SavedRun":
     """Open a run folder.
 
     Args:
         path: Folder of a run that is done, or of evidence.
+        tested: Refuse a trial of `tune`, which has no metrics and predictions of the test set.
 
     Raises:
         CheckpointError: It is neither, or what is in it cannot be read.
@@ -48,6 +49,11 @@ def load_run(path: Path | str) -> "SavedRun":
         raise CheckpointError(f"{path / 'result.json'} is not one of cifar-lab")
     if result["status"] != "done":
         raise CheckpointError(f"{path} is {result['status']}, not done", hint="the command that began it continues it")
+    if tested and result.get("test_openings") == 0:
+        raise CheckpointError(
+            f"{path} was never tested: it is a trial of a search",
+            hint=f"its overrides.txt with hydra.run.dir={path} behind `cifar-lab train` tests it, without training again",
+        )
     return SavedRun(path, result)
 
 
@@ -63,8 +69,9 @@ class SavedRun:
         self.path, self.result = path, result
 
     def __repr__(self) -> str:
-        accuracy = self.metrics["test"]["accuracy"]
-        return f"<run {self.path}: {self.name}, {self.num_classes} classes, {100 * accuracy:.2f} % test accuracy>"
+        test = self.metrics["test"]
+        accuracy = f"{100 * test['accuracy']:.2f} % test accuracy" if test else "never tested"
+        return f"<run {self.path}: {self.name}, {self.num_classes} classes, {accuracy}>"
 
     @property
     def name(self) -> str:

@@ -6,7 +6,6 @@ within), it is written here.
 """
 
 import contextlib
-import os
 import signal
 import time
 from collections.abc import Iterator, Sequence
@@ -15,10 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pebble import ProcessPool
-
 from cifar_lab.errors import Interrupted, JobTimeoutError, KilledError, LabError, LockedError
-from cifar_lab.processes import Slot, error_of, prepare, server_context
+from cifar_lab.processes import Slot, Worker, error_of
 from cifar_lab.signals import StopFlag
 
 POLL_S = 0.2
@@ -97,7 +94,7 @@ def run_tasks(
         Interrupted: ``stop`` was set; everything that ran has ended by then.
     """
     crew = _Crew(list(tasks), watcher or Watcher(), timeout_s)
-    with crew.at_work([_Worker(slot, plugins) for slot in slots]):
+    with crew.at_work([Worker(slot, plugins) for slot in slots]):
         while crew.waiting or crew.running:
             if stop.signum:
                 crew.dismiss()
@@ -110,33 +107,6 @@ def run_tasks(
     return [crew.outcomes[task.name] for task in tasks if task.name in crew.outcomes]
 
 
-class _Worker:
-    """A pool of one process: its own slot, its own end, a new process after a death."""
-
-    def __init__(self, slot: Slot, plugins: Sequence[Path]):
-        context = server_context()
-        self._pids = context.SimpleQueue()
-        self.slot, self.pid = slot, 0
-        self.pool = ProcessPool(
-            max_workers=1,
-            initializer=prepare,
-            initargs=(self._pids, dict(os.environ), slot, [str(path) for path in plugins]),
-            context=context,
-        )
-
-    def start(self, task: Task, timeout_s: float) -> Any:
-        """Begin with a task; returns its future."""
-        return self.pool.schedule(_run_task, args=(task, self.slot), timeout=timeout_s or None)
-
-    def ask_to_stop(self) -> None:
-        """SIGTERM, which a run answers with a checkpoint."""
-        while not self._pids.empty():
-            self.pid = self._pids.get()
-        if self.pid:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, signal.SIGTERM)
-
-
 @dataclass
 class _Crew:
     """Tasks, workers, and who does what."""
@@ -144,12 +114,12 @@ class _Crew:
     waiting: list[Task]
     watcher: Watcher
     timeout_s: float
-    free: list[_Worker] = field(default_factory=list)
-    running: dict[Any, tuple[Task, _Worker, float]] = field(default_factory=dict)
+    free: list[Worker] = field(default_factory=list)
+    running: dict[Any, tuple[Task, Worker, float]] = field(default_factory=dict)
     outcomes: dict[str, Outcome] = field(default_factory=dict)
 
     @contextlib.contextmanager
-    def at_work(self, workers: list[_Worker]) -> Iterator[None]:
+    def at_work(self, workers: list[Worker]) -> Iterator[None]:
         """Workers are there within this; however it is left, none is there afterwards."""
         self.free = list(workers)
         try:
@@ -158,14 +128,13 @@ class _Crew:
                 worker.pool.close()
         finally:
             for worker in workers:
-                worker.pool.stop()
-                worker.pool.join()
+                worker.end()
 
     def assign(self) -> None:
         """Give every free worker a task."""
         while self.free and self.waiting:
             task, worker = self.waiting.pop(0), self.free.pop(0)
-            self.running[worker.start(task, self.timeout_s)] = (task, worker, time.monotonic())
+            self.running[worker.start(_run_task, task, timeout_s=self.timeout_s)] = (task, worker, time.monotonic())
             self.watcher.started(task)
 
     def collect(self, timeout_s: float = POLL_S) -> None:

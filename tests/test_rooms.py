@@ -101,6 +101,20 @@ ROOMS: dict[str, set[str]] = {
         "sweeps",
         "tables",
     },
+    "tuning": {
+        *BASE,
+        "display",
+        "explain",
+        "overrides",
+        "pipeline",
+        "plugins",
+        "processes",
+        "runs",
+        "schema",
+        "tables",
+        "workers",
+    },
+    "tune": {*BASE, "cores", "display", "local", "parts", "schema", "sweeping", "tuning"},
     "reference": {*BASE, "tables"},
     "verify": {*BASE, "reference", "runs", "saved", "tables"},
     "rerun": {*BASE, "display", "pipeline", "plugins", "reference", "runs", "runtime", "saved", "schema"},
@@ -132,11 +146,24 @@ ROOMS: dict[str, set[str]] = {
             "exploring",
             "finding",
         ),
-        *("flags", "listing", "plugins", "rates", "reference", "rerun", "robustness", "saved", "schema", "storage", "train"),
+        *(
+            "flags",
+            "listing",
+            "plugins",
+            "rates",
+            "reference",
+            "rerun",
+            "robustness",
+            "saved",
+            "schema",
+            "storage",
+            "train",
+            "tune",
+        ),
         *("analysis", "data", "display", "runtime", "study", "verify"),
     },
 }
-HYDRA = {"overrides", "schema", "sweeps", "train", "explain", "completion"}
+HYDRA = {"overrides", "schema", "sweeps", "train", "explain", "completion", "tuning"}
 """Rooms that know that Hydra exists, beside the plug-in shells."""
 TORCHLESS = {
     "cores",

@@ -16,6 +16,7 @@ from cifar_lab.cli import (  # noqa: F401  (they add their commands)
     reporting,
     robustness,
     training,
+    tuning,
     watching,
 )
 from cifar_lab.cli.app import app
@@ -30,7 +31,7 @@ def version() -> None:
 
 
 _ORDER = (
-    *("train", "status", "list", "runs", "analyze", "compare", "report", "predict", "rerun", "robustness"),
+    *("train", "tune", "status", "list", "runs", "analyze", "compare", "report", "predict", "rerun", "robustness"),
     *("cost", "bench", "eda", "schedule", "keep", "results", "verify", "version"),
 )
 app.registered_commands.sort(key=lambda command: _ORDER.index(command.name or getattr(command.callback, "__name__", "")))

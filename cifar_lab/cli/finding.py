@@ -22,7 +22,7 @@ def runs(
 ) -> None:
     """List runs, finished or not, with what they measured.
 
-    Keys: status (done, failed, diverged, interrupted, unfinished, damaged), folder, experiment, seed, epochs, those of
+    Keys: status (done, pruned, failed, diverged, interrupted, unfinished, damaged), folder, experiment, seed, epochs, those of
     config.yaml (model, optimizer.lr, ...), and what was measured (test.accuracy, val.loss, cost.macs, cost.train_s, ...).
 
     \b

@@ -3,6 +3,7 @@
 import contextlib
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -19,6 +20,9 @@ from cifar_lab.engine.twopass import build_second_pass
 from cifar_lab.engine.watch import HostWatch, build_watch
 from cifar_lab.errors import LabError
 from cifar_lab.signals import StopFlag
+
+Judge = Callable[[dict[str, Any]], None]
+"""Told of an epoch's row once its checkpoint has begun; ends the run by raising."""
 
 
 class Tracker(Protocol):
@@ -52,6 +56,7 @@ class _Run:
     stop: StopFlag
     watch: HostWatch
     guard: TrainingGuard
+    judge: Judge | None
 
 
 def steps_per_epoch(num_batches: int, accumulation_steps: int) -> int:
@@ -68,6 +73,7 @@ def fit(
     tracker: Tracker,
     checkpoints: Checkpoints,
     stop: StopFlag,
+    judge: Judge | None = None,
 ) -> None:
     """Train from where ``state`` is up to ``config.epochs``, or until a rule ends it earlier.
 
@@ -85,8 +91,10 @@ def fit(
         tracker: Takes rows, progress and notes.
         checkpoints: Of this run.
         stop: Looked at in every step of training and evaluation.
+        judge: Told of every epoch but the last, and may end the run there.
 
     Raises:
+        PrunedError: The judge ended the run.
         Interrupted: After a checkpoint, when ``stop`` was set.
         DivergedError: When a loss or a weight is not finite; the weights are those before it.
         DiskError: When a checkpoint cannot be written.
@@ -94,7 +102,7 @@ def fit(
 
     Whatever is raised, checkpoints begun before are on the disk by then.
     """
-    run = _Run(state, config, tracker, checkpoints, stop, build_watch(state), TrainingGuard(state.model))
+    run = _Run(state, config, tracker, checkpoints, stop, build_watch(state), TrainingGuard(state.model), judge)
     try:
         if val_batches is not None:
             check_plain(val_batches)
@@ -154,6 +162,8 @@ def _epoch(run: _Run, train_batches: BatchSource, val_batches: BatchSource | Non
     progress.end_epoch()
     run.tracker.row(row)
     run.checkpoints.save(state, best=is_best)
+    if run.judge is not None and not is_last:
+        run.judge(row)
 
 
 def _train(run: _Run, batches: BatchSource, epoch: int, clock: "_Clock") -> Sums:

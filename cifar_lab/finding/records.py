@@ -39,7 +39,7 @@ class Record:
 
     @property
     def status(self) -> str:
-        """``done``, ``failed``, ``diverged`` or ``interrupted``; ``unfinished``: it runs or was killed; or ``damaged``."""
+        """``done``, ``pruned``, ``failed``, ``diverged``, ``interrupted``; ``unfinished``: runs or was killed; ``damaged``."""
         return "damaged" if self.problem else self.result.get("status", "unfinished")
 
     @cached_property
@@ -129,7 +129,8 @@ class Record:
             return
         self.result = found
         metrics = found.get("metrics")
-        if found["status"] == "done" and not (isinstance(metrics, dict) and isinstance(metrics.get("test"), dict)):
+        shut = found.get("test_openings") == 0  # a trial of `tune` leaves the test set shut
+        if found["status"] == "done" and not (isinstance(metrics, dict) and (shut or isinstance(metrics.get("test"), dict))):
             self._damaged("result.json has no metrics of the test set")
 
     def _damaged(self, why: str) -> None:
