@@ -98,7 +98,6 @@ ROOMS: dict[str, set[str]] = {
     "benching": {*BASE, "analysis", "costing", "data", "optim", "parts", "runtime"},
     "cost_tables": {"display"},
     "comparing": {*BASE, "analysis", "differing", "display", "runs", "saved"},
-    "study": {*BASE, "analysis", "differing", "display"},
     "finding": {*BASE, "differing", "display", "explain", "runs"},
     "asking": {*BASE, "data", "display", "engine", "saved"},
     "augmented": {*BASE, "analysis", "data", "parts"},

@@ -12,8 +12,7 @@ from matplotlib.ticker import MaxNLocator
 from cifar_lab.analysis.figures import BAD_COLOR, COLUMN, GOOD_COLOR, QUIET_COLOR, TRAIN_COLOR, Drawing, Layout, shorten
 from cifar_lab.study import wording
 from cifar_lab.study.design import Study, Variant
-from cifar_lab.study.ledger import Ledger
-from cifar_lab.study.verdicts import Findings
+from cifar_lab.study.findings import Findings
 
 WIDTH = 8.6  # inches of a picture on the page
 MARKERS = {"better": "^", "worse": "v", "equivalent": "s", "no evidence": "o", "": "o"}
@@ -59,7 +58,9 @@ def differences(findings: Findings) -> Picture | None:
                     axes.plot([times * end for end in one.interval95], [place, place], color=color, linewidth=1.6, zorder=2)
                 filled = color if one.verdict not in ("no evidence", "") else "white"
                 marker = MARKERS.get(one.verdict, "o")
-                axes.plot([times * one.difference], [place], marker=marker, color=color, markerfacecolor=filled, markersize=6)
+                axes.plot(
+                    [times * (one.difference or 0.0)], [place], marker=marker, color=color, markerfacecolor=filled, markersize=6
+                )
             axes.set_xlabel(wording.axis(metric, difference=True))
             axes.margins(x=0.04)
 
@@ -101,7 +102,7 @@ def seeds(findings: Findings) -> Picture | None:
     return Picture("seeds", "Every seed", caption, layout)
 
 
-def curves(study: Study, ledger: Ledger) -> Picture | None:
+def curves(study: Study) -> Picture | None:
     """Validation accuracy by epoch, a panel per variant, the baseline behind; None without rows."""
     column_name = "val_accuracy" if _measured(study, "val_accuracy") else "train_accuracy"
     found = {name: course(variant, column_name) for name, variant in study.variants.items()}
@@ -120,7 +121,11 @@ def curves(study: Study, ledger: Ledger) -> Picture | None:
         down = -(-len(panels) // across)
 
         def draw(figure: Figure) -> None:
-            grid = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
+            figure.set_layout_engine("none")  # placed by hand: measuring the texts of many panels takes longer than drawing them
+            width, height = figure.get_size_inches()
+            edges = {"left": 0.55 / width, "right": 1 - 0.1 / width, "bottom": 0.55 / height, "top": 1 - 0.25 / height}
+            spec = figure.add_gridspec(down, across, wspace=0.08, hspace=0.22, **edges)
+            grid = spec.subplots(sharex=True, sharey=True, squeeze=False)
             for axes, name in zip(grid.flat, panels, strict=False):
                 if study.baseline in shown and name != study.baseline:
                     _band(axes, found[study.baseline], QUIET_COLOR)
@@ -136,15 +141,17 @@ def curves(study: Study, ledger: Ledger) -> Picture | None:
             for axes in list(grid.flat)[max(0, len(panels) - across) : len(panels)]:
                 axes.tick_params(labelbottom=True)  # shared axes have them in the last row only
             size = 7 if column else 9
-            figure.supxlabel("epoch", fontsize=size)
-            figure.supylabel(f"{'validation' if column_name == 'val_accuracy' else 'training'} accuracy (%)", fontsize=size)
+            name = f"{'validation' if column_name == 'val_accuracy' else 'training'} accuracy (%)"
+            figure.supxlabel("epoch", fontsize=size, y=0.06 / height, va="bottom")
+            figure.supylabel(name, fontsize=size, x=0.05 / width, ha="left")
 
         width = COLUMN if column else WIDTH if across == 4 else max(4.0, 0.3 + 2.2 * across)
         return draw, width, 0.5 + (1.2 if column else 1.5 if across == 4 else 2.4) * down
 
     left_out = len([name for name in shown if name != study.baseline]) - _MOST_PANELS
     caption = (
-        f"{'Validation' if column_name == 'val_accuracy' else 'Training'} accuracy by epoch: mean over the finished runs that got "
+        f"{'Validation' if column_name == 'val_accuracy' else 'Training'} accuracy by epoch: mean over the finished runs that "
+        "got "
         "so far, and the band from the lowest to the highest of them. Blue: the variant; grey: the baseline."
         f"{'' if floor == low else ' The axis begins above the first epochs.'}"
         f"{f' The last {left_out} variants are left out here.' if left_out > 0 else ''}"
@@ -198,4 +205,3 @@ def _rows(figure: Figure, labels: Sequence[str], column: bool) -> Axes:
     axes.grid(visible=True, axis="x", linewidth=0.6)
     axes.set_axisbelow(True)
     return axes
-

@@ -9,7 +9,7 @@ from rich.table import Table as Grid
 
 from cifar_lab.display import table_console
 from cifar_lab.study import answer, tables
-from cifar_lab.study.verdicts import Findings
+from cifar_lab.study.findings import Findings
 
 _STYLES = {"better": "green", "worse": "red", "equivalent": "blue"}
 _NARROW = 100  # characters; a narrower window gets no p values, which the page has
@@ -38,7 +38,9 @@ def show_report(findings: Findings, files: Sequence[Path] = (), console: Console
     for one in findings.claims:
         style = _CLAIM_STYLES.get(one.verdict, "")
         text = f"{escape(one.claim.text)}: {escape(one.words)}"
-        console.print(f"claim [{style}]{one.verdict}[/{style}]: {text}" if style else f"claim {one.verdict}: {text}", highlight=False)
+        console.print(
+            f"claim [{style}]{one.verdict}[/{style}]: {text}" if style else f"claim {one.verdict}: {text}", highlight=False
+        )
     for text in answer.cautions(findings):
         _say(console, f"note: {text}")
     if files:
