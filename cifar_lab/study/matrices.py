@@ -49,7 +49,7 @@ def _base(share: np.ndarray, class_names: Sequence[str], label: str) -> Picture:
                 for row, place in np.argwhere(share >= 0.0005):
                     value = 100 * share[row, place]
                     text = f"{value:.0f}" if value >= 9.5 or column else f"{value:.1f}"
-                    size = min(9.0, 70 / len(share)) * (0.55 if column else 1.0)
+                    size = min(5.5, 50 / len(share)) if column else min(9.0, 70 / len(share))
                     axes.text(place, row, text, ha="center", va="center", fontsize=size, color="white" if value > 36 else "black")
 
         return (draw, COLUMN, 3.2) if column else (draw, 6.4, 5.6)
@@ -87,8 +87,7 @@ def _changes(changes: Mapping[str, np.ndarray], class_names: Sequence[str]) -> P
                 if len(class_names) <= _NUMBERS_UP_TO and not column:
                     _classes(axes, class_names, 6, across=place // across == down - 1, down=place % across == 0)
                 else:
-                    axes.set_xticks([])
-                    axes.set_yticks([])
+                    _classes(axes, [], 6)
             for axes in list(grid.flat)[len(shown) :]:
                 axes.set_visible(False)
             bar = figure.colorbar(scale, cax=figure.add_axes((0.3, 0.45 / height, 0.4, 0.1 / height)), orientation="horizontal")

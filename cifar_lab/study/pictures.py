@@ -59,9 +59,9 @@ def differences(findings: Findings) -> Picture | None:
                 filled = color if one.verdict not in ("no evidence", "") else "white"
                 marker = MARKERS.get(one.verdict, "o")
                 axes.plot(
-                    [times * (one.difference or 0.0)], [place], marker=marker, color=color, markerfacecolor=filled, markersize=6
+                    [times * (one.difference or 0.0)], [place], marker=marker, color=color, markerfacecolor=filled, markersize=4 if column else 6
                 )
-            axes.set_xlabel(wording.axis(metric, difference=True))
+            axes.set_xlabel(wording.axis(metric, difference=True, short=column))
             axes.margins(x=0.04)
 
         return draw, COLUMN if column else WIDTH, 0.75 + _ROW * (0.8 if column else 1.0) * len(shown)
@@ -91,7 +91,7 @@ def seeds(findings: Findings) -> Picture | None:
                 values = [times * value for _, value in sorted(one.values.items())]
                 # Spread over the row by their order, so that equal ones do not hide each other.
                 heights = [place + 0.26 * ((k % 5) - 2) / 2 * (len(values) > 1) for k in range(len(values))]
-                axes.plot(values, heights, "o", color=color, markersize=3.2, alpha=0.75, markeredgewidth=0)
+                axes.plot(values, heights, "o", color=color, markersize=2.4 if column else 3.2, alpha=0.75, markeredgewidth=0)
                 mean = statistics.fmean(values)
                 axes.plot([mean, mean], [place - 0.36, place + 0.36], color="black", linewidth=1.6, zorder=3)
             axes.set_xlabel(wording.axis(metric))

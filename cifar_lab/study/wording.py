@@ -22,10 +22,13 @@ def unit(metric: str, *, difference: bool = False) -> str:
     return "" if not is_fraction(metric) else "points" if difference else "%"
 
 
-def axis(metric: str, *, difference: bool = False) -> str:
-    """What stands at an axis."""
-    name, counted = in_words(metric), unit(metric, difference=difference)
-    return f"{f'difference of {name} to the baseline' if difference else name}{f' ({counted})' if counted else ''}"
+def axis(metric: str, *, difference: bool = False, short: bool = False) -> str:
+    """What stands at an axis; ``short`` leaves out of what a difference is."""
+    counted = unit(metric, difference=difference)
+    name = in_words(metric)
+    if difference:
+        name = "difference to the baseline" if short else f"difference of {name} to the baseline"
+    return f"{name} ({counted})" if counted else name
 
 
 def value(metric: str, number: float | None) -> str:
