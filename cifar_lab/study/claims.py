@@ -7,13 +7,16 @@ from cifar_lab.config import ClaimConfig
 from cifar_lab.stats import Interval, mean_interval
 from cifar_lab.study.asked import check_claims, find_variant
 from cifar_lab.study.classes import judge_confused, judge_worst
+from cifar_lab.study.deciding import lacks_spread
 from cifar_lab.study.design import Study, Variant
 from cifar_lab.study.measures import (
+    COUNTED,
     FACTS_ONLY,
     REACHING,
     TIMED,
     Sheet,
     as_difference,
+    as_range,
     as_text,
     classes_of,
     in_words,
@@ -84,24 +87,26 @@ def _difference(study: Study, claim: ClaimConfig, one: Variant, other: Variant, 
         return _by_latency(study, claim, one, other, margin)
     if reason := _no_evidence(metric, (one, other)):
         return INCONCLUSIVE, None, None, reason
-    sides = [_values(variant, metric, sheet) for variant in (one, other)]
-    if is_counted(metric, *(side.values() for side in sides)):
-        first, second = (next(iter(side.values())) for side in sides)
-        point = Interval(first - second, first - second)
-        words = f"{in_words(metric)}: {as_text(metric, first)} and {as_text(metric, second)}, counted, the same in every run"
-        return judge_difference(claim.relation, point, point, margin), first - second, point, words
+    counted = [_count(study, variant, metric, sheet) for variant in (one, other)]
+    if counted[0] is not None and counted[1] is not None:
+        point = Interval(counted[0] - counted[1], counted[0] - counted[1])
+        shown = " and ".join(as_text(metric, count) for count in (counted[0], counted[1]))
+        words = f"{in_words(metric)}: {shown}, counted, the same in every run"
+        return judge_difference(claim.relation, point, point, margin), point.low, point, words
     counts = [reached(variant, metric, sheet) for variant in (one, other)]
     if metric in REACHING and any(k < n for k, n in counts):
         return _by_counts(claim, (one, other), counts)
-    seeds = sorted(sides[0].keys() & sides[1].keys())
-    found = [sides[0][seed] - sides[1][seed] for seed in seeds]
-    if len(found) < 2:
-        return INCONCLUSIVE, found[0] if found else None, None, _too_few(len(found), "pair of seeds")
+    sides = [_values(variant, metric, sheet) for variant in (one, other)]
+    found = [sides[0][seed] - sides[1][seed] for seed in sorted(sides[0].keys() & sides[1].keys())]
+    if reason := _too_few(found, "pair of seeds"):
+        return INCONCLUSIVE, found[0] if found else None, None, reason
     wide, narrow, mean = mean_interval(found), mean_interval(found, 0.9), sum(found) / len(found)
     verdict = judge_difference(claim.relation, wide, narrow, margin)
-    words = f"{in_words(metric)}: {as_difference(metric, mean)}, 95 % interval {_range(metric, wide)}, n = {len(found)}"
+    words = f"{in_words(metric)}: {as_difference(metric, mean)}, "
+    words += f"95 % interval {as_range(metric, wide, difference=True)}, n = {len(found)}"
     if claim.relation in ("equivalent", "not_lower") or (verdict == REFUTED and wide.low <= 0 <= wide.high):
-        words += f"; 90 % interval {_range(metric, narrow)} and margin {as_difference(metric, margin, sign='')}"
+        shown = as_range(metric, narrow, difference=True)
+        words += f"; 90 % interval {shown} and margin {as_difference(metric, margin, sign='')}"
     return verdict, mean, wide, words
 
 
@@ -114,22 +119,21 @@ def _between(study: Study, claim: ClaimConfig, one: Variant, sheet: Sheet) -> Ju
         if measured is None:
             return INCONCLUSIVE, None, None, f"{one.label}: {in_words(metric)} were not measured"
         spread = Interval(*measured[1:])
-        words = f"{in_words(metric)}: {measured[0]:.4g}, calls {_range(metric, spread, signed=False)}; {asked}"
+        words = f"{in_words(metric)}: {measured[0]:.4g}, calls {as_range(metric, spread)}; {asked}"
         return judge_between(spread, claim.low, claim.high), measured[0], spread, words
     if reason := _no_evidence(metric, (one,)):
         return INCONCLUSIVE, None, None, reason
-    values = list(_values(one, metric, sheet).values())
-    if is_counted(metric, values):
-        point = Interval(values[0], values[0])
-        words = f"{in_words(metric)}: {as_text(metric, values[0])}, counted, the same in every run; {asked}"
-        return judge_between(point, claim.low, claim.high), values[0], point, words
+    if (count := _count(study, one, metric, sheet)) is not None:
+        words = f"{in_words(metric)}: {as_text(metric, count)}, counted, the same in every run; {asked}"
+        return judge_between(Interval(count, count), claim.low, claim.high), count, Interval(count, count), words
     k, n = reached(one, metric, sheet)
     if metric in REACHING and k < n:
         return INCONCLUSIVE, None, None, f"{in_words(metric)}: reached in {k} of {n} runs; the rest have no value; {asked}"
-    if len(values) < 2:
-        return INCONCLUSIVE, values[0] if values else None, None, _too_few(len(values), "run")
+    values = list(_values(one, metric, sheet).values())
+    if reason := _too_few(values, "run"):
+        return INCONCLUSIVE, values[0] if values else None, None, reason
     wide, mean = mean_interval(values), sum(values) / len(values)
-    words = f"{in_words(metric)}: {as_text(metric, mean)}, 95 % interval {_range(metric, wide, signed=False)}, n = {len(values)}"
+    words = f"{in_words(metric)}: {as_text(metric, mean)}, 95 % interval {as_range(metric, wide)}, n = {len(values)}"
     return judge_between(wide, claim.low, claim.high), mean, wide, f"{words}; {asked}"
 
 
@@ -154,7 +158,7 @@ def _by_counts(claim: ClaimConfig, sides: Sequence[Variant], counts: Sequence[tu
     (k1, n1), (k2, n2) = counts
     always, never = k1 == n1 and k2 == 0, k1 == 0 and k2 == n2
     if min(n1, n2) < 2 or not (always or never):
-        return INCONCLUSIVE, None, None, words if min(n1, n2) > 1 else f"{words}; {_too_few(min(n1, n2), 'run')}"
+        return INCONCLUSIVE, None, None, words if min(n1, n2) > 1 else f"{words}; n = {min(n1, n2)} cannot decide"
     # Never is more than any number of epochs.
     agrees = {"lower": always, "higher": never, "not_lower": never, "equivalent": False}[claim.relation]
     return SUPPORTED if agrees else REFUTED, None, None, words
@@ -182,10 +186,18 @@ def _margin(study: Study, claim: ClaimConfig) -> float:
     return study.settings.margin if claim.margin is None else claim.margin
 
 
-def _too_few(n: int, what: str) -> str:
-    return f"n = 1 cannot decide: one {what} does not show the spread" if n == 1 else f"no {what} is done"
+def _count(study: Study, variant: Variant, metric: str, sheet: Sheet) -> float | None:
+    """What was counted of a variant, by its runs or before any was done; None where that is no count or it varies."""
+    values = list(_values(variant, metric, sheet).values())
+    if values:
+        return values[0] if is_counted(metric, values) else None
+    return (study.facts.get(variant.name) or {}).get(metric) if metric in COUNTED else None
 
 
-def _range(metric: str, interval: Interval, *, signed: bool = True) -> str:
-    low, high = (as_difference(metric, end) if signed else as_text(metric, end) for end in interval)
-    return f"{low} to {high}"
+def _too_few(values: Sequence[float], what: str) -> str:
+    """Why values allow no interval; empty where they do."""
+    if lacks_spread(values):
+        return f"n = 2 and the same in each {what}: there is no spread to judge by"
+    if len(values) == 1:
+        return f"n = 1 cannot decide: one {what} does not show the spread"
+    return "" if values else f"no {what} is done"

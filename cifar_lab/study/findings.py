@@ -18,9 +18,10 @@ class Outcome:
         n: Finished runs with a value.
         planned: Runs that the plan has of it.
         failed: How many runs failed or diverged, by error code (``E-OOM``) or else by status.
-        mean: Over finished runs; None without any.
+        mean: Over finished runs; None without any, and where some missed the milestone that they were to reach.
         sd: Standard deviation (n - 1); None below two.
         values: By seed.
+        missed: Finished runs that never reached the milestone that the metric is about; then there is no mean.
     """
 
     variant: str
@@ -31,6 +32,7 @@ class Outcome:
     mean: float | None
     sd: float | None
     values: Mapping[int, float]
+    missed: int = 0
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from cifar_lab.analysis.convergence import MILESTONES, milestones
+from cifar_lab.stats import Interval
 from cifar_lab.study.design import Run, Study, Variant
 
 SETTLED = 0.005
@@ -171,17 +172,28 @@ def in_words(metric: str) -> str:
 
 def as_text(metric: str, value: float) -> str:
     """A value as a person reads it: fractions in percent."""
-    return f"{100 * value:.2f} %" if is_fraction(metric) else f"{value:,.4g}"
+    return f"{100 * value:.2f} %" if is_fraction(metric) else _number(value, "")
 
 
 def as_difference(metric: str, value: float, *, sign: str = "+") -> str:
     """The same of a difference: of fractions in points; without a sign for a margin (``sign=""``)."""
-    return f"{100 * value:{sign}.2f} points" if is_fraction(metric) else f"{value:{sign},.4g}"
+    return f"{100 * value:{sign}.2f} points" if is_fraction(metric) else _number(value, sign)
+
+
+def as_range(metric: str, ends: Interval, *, difference: bool = False) -> str:
+    """``+0.10 to +0.30 points``, ``69.00 to 71.00 %``: the unit once."""
+    low, high = (as_difference(metric, end) if difference else as_text(metric, end) for end in ends)
+    return f"{low.partition(' ')[0]} to {high}"
 
 
 def is_fraction(metric: str) -> bool:
     """Whether a metric is 0 to 1 and printed in percent."""
     return metric in FRACTIONS or metric.startswith(RECALL)
+
+
+def _number(value: float, sign: str) -> str:
+    """Four digits, and of large numbers all before the point."""
+    return f"{value:{sign},.0f}" if abs(value) >= 1000 else f"{value:{sign}.4g}"
 
 
 def _reached(run: Run, before_s: float) -> dict[str, float | None]:

@@ -11,7 +11,7 @@ from cifar_lab.errors import ConfigError
 from cifar_lab.paired import attainable_p, smallest_detectable
 from cifar_lab.study import notes
 from cifar_lab.study.claims import judge_claims
-from cifar_lab.study.deciding import BETTER, EQUIVALENT, NO_VERDICT, WORSE, Decision, decide, inside
+from cifar_lab.study.deciding import BETTER, EQUIVALENT, WORSE, Decision, are_equal, decide, inside
 from cifar_lab.study.design import Study, Variant
 from cifar_lab.study.findings import Comparison, Findings, Outcome
 from cifar_lab.study.measures import (
@@ -67,12 +67,13 @@ def judge(study: Study) -> Findings:
 def _outcome(study: Study, variant: Variant, metric: str, sheet: Sheet) -> Outcome:
     found = {seed: sheet[run.name].get(metric) for seed, run in variant.done.items()}
     values = {seed: value for seed, value in found.items() if value is not None}
-    mean = statistics.fmean(values.values()) if values else None
+    k, n = reached(variant, metric, sheet) if metric in REACHING else (0, 0)
+    mean = statistics.fmean(values.values()) if values and k == n else None
     if metric in FACTS_ONLY and (measured := latency(study, variant.name)):
         mean = measured[0]
-    sd = statistics.stdev(values.values()) if len(values) > 1 else None
+    sd = statistics.stdev(values.values()) if len(values) > 1 and k == n else None
     failed = Counter(notes.ending(run) for run in variant.runs if run.status in ("failed", "diverged"))
-    return Outcome(variant.name, variant.label, len(values), len(variant.runs), dict(failed), mean, sd, values)
+    return Outcome(variant.name, variant.label, len(values), len(variant.runs), dict(failed), mean, sd, values, n - k)
 
 
 def _others(study: Study, metric: str, sheet: Sheet) -> dict[str, dict[str, Outcome]]:
@@ -81,7 +82,7 @@ def _others(study: Study, metric: str, sheet: Sheet) -> dict[str, dict[str, Outc
     found = {}
     for column in columns:
         by_variant = {name: _outcome(study, variant, column, sheet) for name, variant in study.variants.items()}
-        if column != metric and any(one.mean is not None for one in by_variant.values()):
+        if column != metric and any(one.mean is not None or one.values for one in by_variant.values()):
             found[column] = by_variant
     return found
 
@@ -98,7 +99,7 @@ def _compare(study: Study, outcomes: Sequence[Outcome], sheet: Sheet) -> list[Co
     decisions = decide(tested, margin, lower_is_better=lower_is_better(metric))
     found = []
     for one, decision in zip(others, decisions, strict=True):
-        note = reasons[one.variant] or _remark(metric, decision, margin)
+        note = reasons[one.variant] or _remark(metric, decision, margin, one, baseline)
         if metric in FACTS_ONLY or is_counted(metric, one.values.values(), baseline.values.values()):
             decision = _by_fact(one, baseline, metric)
         difference = decision.difference
@@ -156,14 +157,16 @@ def _by_fact(one: Outcome, baseline: Outcome, metric: str) -> Decision:
     return Decision(difference, verdict=BETTER if (difference < 0) == lower_is_better(metric) else WORSE)
 
 
-def _remark(metric: str, decision: Decision, margin: float) -> str:
-    if decision.interval90 is None or decision.interval95 is None:
-        return ""
-    if decision.verdict in (BETTER, WORSE) and inside(decision.interval90, margin):
-        return f"clear, but within the margin of {as_difference(metric, margin, sign='')}: it does not matter"
-    if decision.verdict != NO_VERDICT and decision.interval95.low == decision.interval95.high:
-        return "every pair differs by the same: there is no spread to judge by"
-    return ""
+def _remark(metric: str, decision: Decision, margin: float, one: Outcome, baseline: Outcome) -> str:
+    """What the word alone would not tell."""
+    remarks = []
+    if decision.verdict in (BETTER, WORSE) and decision.interval90 is not None and inside(decision.interval90, margin):
+        remarks.append(f"clear, but within the margin of {as_difference(metric, margin, sign='')}: it does not matter")
+    if decision.p is not None and are_equal(differences(one, baseline)):
+        remarks.append("every pair differs by the same: there is no spread to judge by")
+    if lost := sum(one.failed.values()) + sum(baseline.failed.values()):
+        remarks.append(f"{lost} runs failed or diverged: judged by the pairs that finished")
+    return "; ".join(remarks)
 
 
 def _reach(

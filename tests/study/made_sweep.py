@@ -1,6 +1,7 @@
 """Sweep folders that nobody ran: the files that a sweep leaves, made from given accuracies in a moment."""
 
 import io
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -58,8 +59,8 @@ def make_sweep(
             storage.write_json(run / "digests.json", {"config": storage.digest(job["config"])})
             reached = value if isinstance(value, float) else 0.1
             curve = (curves or {}).get((variant, seed), [round(reached * k / 6, 4) for k in range(1, 7)])
-            for row in _rows(curve):
-                storage.append_line(run / "metrics.jsonl", row)
+            if curve:
+                storage.write_text(run / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in _rows(curve)))
             if value == "unfinished":
                 continue
             result = _result(job, value, (costs or {}).get(variant, {}), len(curve))

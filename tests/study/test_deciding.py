@@ -67,6 +67,13 @@ def test_one_pair_or_none_gets_no_word_but_counts():
     assert decide([], 0.005) == []
 
 
+def test_two_equal_differences_show_no_spread():
+    [found] = decide([[0.72 - 0.71, 0.71 - 0.70]], 0.05)
+    assert (found.verdict, found.interval95, found.interval90, found.p) == ("no evidence", None, None, 0.5)
+    assert words([0.010, 0.011], margin=0.05) == ["equivalent"]
+    assert words([0.01, 0.01, 0.01], margin=0.05) == ["equivalent"]
+
+
 def upper_bound(share, n):
     """Of what a share of at most ``share`` shows in n trials, once in ten thousand."""
     return stats.binom.isf(1e-4, n, share) / n
