@@ -59,7 +59,12 @@ def differences(findings: Findings) -> Picture | None:
                 filled = color if one.verdict not in ("no evidence", "") else "white"
                 marker = MARKERS.get(one.verdict, "o")
                 axes.plot(
-                    [times * (one.difference or 0.0)], [place], marker=marker, color=color, markerfacecolor=filled, markersize=4 if column else 6
+                    [times * (one.difference or 0.0)],
+                    [place],
+                    marker=marker,
+                    color=color,
+                    markerfacecolor=filled,
+                    markersize=4 if column else 6,
                 )
             axes.set_xlabel(wording.axis(metric, difference=True, short=column))
             axes.margins(x=0.04)

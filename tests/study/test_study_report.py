@@ -1,7 +1,9 @@
 """The report of a study from a fabricated sweep: its numbers against an independent count, its page against a parser."""
 
+import base64
 import csv
 import html.parser
+import io
 import json
 import re
 import statistics
@@ -11,6 +13,7 @@ import sys
 import numpy as np
 import pytest
 from made_sweep import CLASSES, make_sweep
+from PIL import Image
 from scipy import stats
 
 from cifar_lab.errors import ConfigError, DataError
@@ -181,14 +184,24 @@ def test_same_folders_give_the_same_bytes(sweep, made):
     assert {file: file.read_bytes() for file in build_report(sweep).files} == before
 
 
-def test_pictures_of_test_images_are_inside(sweep, made):
-    images = np.zeros((1000, 3, 8, 8), dtype=np.uint8)
+def test_pictures_of_test_images_are_inside_where_they_are_found(tmp_path):
+    folder = make_sweep(tmp_path / "far", {"a=1": [0.40, 0.41, 0.42], "a=2": [0.90, 0.91, 0.92]})
+    images = np.random.default_rng(0).integers(0, 255, (1000, 3, 8, 8), dtype=np.uint8)
     asked = []
-    text = build_report(sweep, test_images=lambda run: asked.append(run.variant) or images).files[0].read_text(encoding="utf-8")
-    assert asked == [""]
-    assert text.count('<img src="data:image/png;base64,') > 0
-    assert "taken for" in text
-    build_report(sweep)
+    text = (
+        build_report(folder, test_images=lambda run: (asked.append(run.variant), images)[1]).files[0].read_text(encoding="utf-8")
+    )
+    gained = json.loads((folder / "report.json").read_text())["images"]["a=2"]["only_variant"]
+    assert asked == ["a=1"]
+    shown = [base64.b64decode(found) for found in re.findall(r'<img src="data:image/png;base64,([^"]+)"', text)]
+    first = np.asarray(Image.open(io.BytesIO(shown[0]))).transpose(2, 0, 1)
+    assert (first == images[gained[0]]).all()
+    assert f"{CLASSES[gained[0] % 5]}, taken for " in text
+    assert f"(image {gained[0]})" in text
+    without = build_report(folder, test_images=lambda run: None).files[0].read_text(encoding="utf-8")
+    assert "<img" not in without
+    assert f"Images {gained[0]}, {gained[1]}, " in without
+    assert "places in the test set, counted from 0" in without
 
 
 # Sweeps in any state
