@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from cifar_lab.analysis.figures import COLUMN, Drawing, shorten
 from cifar_lab.study.design import Study
-from cifar_lab.study.pictures import Picture
+from cifar_lab.study.pictures import Picture, fit
 
 _NUMBERS_UP_TO = 25  # classes
 _MOST = 48  # variants
@@ -79,11 +79,10 @@ def _changes(changes: Mapping[str, np.ndarray], class_names: Sequence[str]) -> P
             if column:
                 edges |= {"left": 0.1 / width, "bottom": 0.75 / height}
             grid = figure.add_gridspec(down, across, wspace=0.08, hspace=0.16, **edges).subplots(squeeze=False)
-            for place, (axes, (label, change)) in enumerate(zip(grid.flat, shown.items(), strict=False)):
+            titles = fit(list(shown), 20 if column else 26)
+            for place, (axes, title, change) in enumerate(zip(grid.flat, titles, shown.values(), strict=False)):
                 axes.imshow(100 * change, cmap=scale.cmap, norm=scale.norm, interpolation="none")
-                axes.set_title(
-                    shorten(label, 20 if column else 26), fontsize=7 if column else 9, parse_math=False, loc="left", pad=3
-                )
+                axes.set_title(title, fontsize=7 if column else 9, parse_math=False, loc="left", pad=3)
                 if len(class_names) <= _NUMBERS_UP_TO and not column:
                     _classes(axes, class_names, 6, across=place // across == down - 1, down=place % across == 0)
                 else:

@@ -1,6 +1,7 @@
 """The pictures of a study: differences with their intervals, every seed, learning curves."""
 
 import math
+import re
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -131,11 +132,11 @@ def curves(study: Study) -> Picture | None:
             edges = {"left": 0.55 / width, "right": 1 - 0.1 / width, "bottom": 0.55 / height, "top": 1 - 0.25 / height}
             spec = figure.add_gridspec(down, across, wspace=0.08, hspace=0.22, **edges)
             grid = spec.subplots(sharex=True, sharey=True, squeeze=False)
-            for axes, name in zip(grid.flat, panels, strict=False):
+            titles = fit([study.variants[name].label for name in panels], 20 if column else 26)
+            for axes, name, label in zip(grid.flat, panels, titles, strict=False):
                 if study.baseline in shown and name != study.baseline:
                     _band(axes, found[study.baseline], QUIET_COLOR)
                 _band(axes, found[name], TRAIN_COLOR)
-                label = shorten(study.variants[name].label, 20 if column else 26)
                 axes.set_title(label, fontsize=7 if column else 9, parse_math=False, loc="left", pad=3)
                 axes.grid(visible=True, linewidth=0.5)
                 axes.set_ylim(100 * floor, 100 * (top + 0.05 * (top - floor)))
@@ -199,10 +200,21 @@ def _band(axes: Axes, points: Sequence[Point], color: str) -> None:
     axes.plot(epochs, mean, color=color, linewidth=1.3, marker="o" if len(points) == 1 else "", markersize=3)
 
 
+def fit(labels: Sequence[str], length: int) -> list[str]:
+    """Names of that length or shorter that are still told apart: where they do not fit without their keys, else with a number."""
+    if any(len(label) > length for label in labels):
+        labels = [re.sub(r"(^|, )[^,=]+=", r"\1", label) or label for label in labels]
+    short = [shorten(label, length) for label in labels]
+    if len(set(short)) == len(short):
+        return short
+    digits = len(str(len(labels)))
+    return [f"{shorten(label, length - digits - 2)} #{place}" for place, label in enumerate(labels, start=1)]
+
+
 def _rows(figure: Figure, labels: Sequence[str], column: bool) -> Axes:
     """Axes with a line for each label, the first on top."""
     axes = figure.subplots()
-    names = [shorten(label, 20 if column else 40) for label in labels]
+    names = fit(labels, 22 if column else 42)
     axes.set_yticks(range(len(names)), labels=names, parse_math=False)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)

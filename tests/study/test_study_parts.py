@@ -12,10 +12,10 @@ from cifar_lab.analysis.figures import COLUMN
 from cifar_lab.cli import app
 from cifar_lab.stats import Interval
 from cifar_lab.study import wording
-from cifar_lab.study.design import load_study
+from cifar_lab.study.design import load_study, short_labels
 from cifar_lab.study.inline import svg
 from cifar_lab.study.pareto import front
-from cifar_lab.study.pictures import course, curves, differences, seeds
+from cifar_lab.study.pictures import course, curves, differences, fit, seeds
 from cifar_lab.study.screen import show_report
 from cifar_lab.study.verdicts import judge
 
@@ -94,6 +94,29 @@ def test_pictures_fit_a_column_and_carry_names_of_their_own(sweep):
         assert 'aria-label="a &quot;&lt;b>&quot; &amp; c"' in text
         assert "<style" not in text
         assert "metadata" not in text
+
+
+def test_names_in_pictures_are_short_and_told_apart():
+    assert fit(["kernel5", "baseline"], 20) == ["kernel5", "baseline"]
+    long = [f"lr=0.1, width={width}, augment=crop_flip" for width in (1, 2)]
+    assert fit(long, 20) == ["0.1, 1, crop_flip", "0.1, 2, crop_flip"]
+    alike = [f"a_name_that_is_the_same_{k}_up_to_the_middle_of_it" for k in range(12)]
+    found = fit(alike, 20)
+    assert len(set(found)) == 12
+    assert max(map(len, found)) <= 20
+
+
+def test_labels_leave_out_what_all_names_share():
+    assert short_labels(["optimizer.lr=0.1,model.width=2", "optimizer.lr=0.01,model.width=2", ""]) == {
+        "optimizer.lr=0.1,model.width=2": "lr=0.1, width=2",
+        "optimizer.lr=0.01,model.width=2": "lr=0.01, width=2",
+        "": "baseline",
+    }
+    assert short_labels(["model.widths=[1,2]", "model.widths=[3,4]"]) == {
+        "model.widths=[1,2]": "[1,2]",
+        "model.widths=[3,4]": "[3,4]",
+    }
+    assert short_labels(["a.size=1,b.size=1", "a.size=2,b.size=1"])["a.size=2,b.size=1"] == "a.size=2, b.size=1"
 
 
 def test_command_writes_and_prints(sweep):

@@ -133,7 +133,7 @@ def test_json_and_page_give_means_differences_and_intervals(sweep, made):
 
 def test_answer_names_what_was_found(made):
     found = json.loads((made.files[2]).read_text())
-    assert found["answer"][0].startswith("1 variant is better than the baseline: model.width=2 (+")
+    assert found["answer"][0].startswith("1 variant is better than the baseline: width=2 (+")
     assert found["claims"][0]["verdict"] == "supported"
     assert found["cautions"][0] == "20 of 21 runs are done: 1 failed."
 
