@@ -31,6 +31,7 @@ def test_the_wheel_brings_configurations_and_the_sweeper(tmp_path: Path) -> None
     ours = {f"cifar_lab/conf/{p.relative_to(ROOT / 'conf').as_posix()}" for p in (ROOT / "conf").rglob("*.yaml")}
     assert ours <= names
     assert "hydra_plugins/cifar_lab/sweeper.py" in names
+    assert "cifar_lab/study/report.html.j2" in names
     assert "hydra_plugins/__init__.py" not in names
     assert not [n for n in names if n.startswith(("tests", "outputs"))]
 

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from cifar_lab.stats import paired_mean_difference
 from cifar_lab.study import wording
 from cifar_lab.study.design import Study
-from cifar_lab.study.verdicts import Comparison, Findings, Outcome
+from cifar_lab.study.findings import Comparison, Findings, Outcome
+from cifar_lab.study.measures import in_words
 
 _SMALL = 5
 """Seeds below which a reader is told that they are few."""
@@ -14,7 +15,7 @@ _SMALL = 5
 def answer(findings: Findings) -> list[str]:
     """One to three sentences: what is better, worse and equivalent, and what is undecided."""
     judged = [one for one in findings.comparisons if one.verdict]
-    if not any(one.n for one in findings.outcomes):
+    if all(one.mean is None for one in findings.outcomes):
         return ["No run is finished yet: there is nothing to say."]
     if not findings.comparisons:
         return [alone(findings, one) for one in findings.outcomes]
@@ -44,8 +45,8 @@ def alone(findings: Findings, one: Outcome) -> str:
     """Mean, standard deviation and interval of a variant that nothing is compared with."""
     metric = findings.metric
     unit = f" {wording.unit(metric)}".rstrip()
-    name = one.label if one.variant else wording.metric_name(metric).capitalize()
-    lead = f"{name}: {wording.metric_name(metric)}" if one.variant else name
+    name = one.label if one.variant else in_words(metric).capitalize()
+    lead = f"{name}: {in_words(metric)}" if one.variant else name
     if one.n < 2 or one.mean is None:
         seeds = f"{wording.count(one.n, 'seed')}; a spread takes two or more"
         return f"{lead}: {wording.value(metric, one.mean)}{unit} ({seeds})."
@@ -81,12 +82,16 @@ def method(findings: Findings) -> list[str]:
     if not findings.comparisons:
         return ["Mean and standard deviation (n - 1) are over the seeds that finished. The interval of the mean is Student's t."]
     lines.append(
-        "Every variant is compared with the baseline seed by seed: runs of one seed share initialisation and data order as far as "
-        "their networks allow. The difference is the mean of these paired differences; its 95 % interval is Student's t over seeds."
+        "Every variant is compared with the baseline seed by seed: runs of one seed share initialisation and data order as far "
+        "as "
+        "their networks allow. The difference is the mean of these paired differences; its 95 % interval is Student's t over "
+        "seeds."
     )
     lines.append(
-        "p is that of a sign-flip permutation test: how often signs drawn at random give a mean difference at least as large. It is "
-        f"corrected by Holm's method for {wording.count(len(findings.comparisons), 'comparison')}, so that the chance of any false "
+        "p is that of a sign-flip permutation test: how often signs drawn at random give a mean difference at least as large. It "
+        "is "
+        f"corrected by Holm's method for {wording.count(len(findings.comparisons), 'comparison')}, so that the chance of any "
+        "false "
         "finding in this study stays below 5 %."
     )
     lines.append(
@@ -149,11 +154,15 @@ def _sentence(found: Sequence[Comparison], parts: Sequence[str], what: str) -> s
 def _with_numbers(findings: Findings, one: Comparison, *, first: bool) -> str:
     """Its difference and interval; where it is the first, with the words that the others do without."""
     metric = findings.metric
-    size, ends = wording.difference(metric, one.difference), wording.ends(metric, one.interval95)
+    size = wording.difference(metric, one.difference)
     if first:
-        points = f"{size} {wording.unit(metric, difference=True)}".rstrip()
-        return f"{one.label} ({points}, 95 % interval {ends})"
-    return f"{one.label} ({size}, {ends})"
+        size = f"{size} {wording.unit(metric, difference=True)}".rstrip()
+    parts = [size]
+    if one.interval95 is not None:
+        parts.append(f"{'95 % interval ' if first else ''}{wording.ends(metric, one.interval95)}")
+    if one.interval90 is not None and max(map(abs, one.interval90)) < findings.margin:
+        parts.append("within the margin")
+    return f"{one.label} ({', '.join(parts)})"
 
 
 def _base(findings: Findings) -> str:

@@ -4,6 +4,7 @@ Read from the plan in the sweep's folder, so that a report can be made at any ti
 configurations that the plan came from.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -20,6 +21,8 @@ FACTS = "facts.json"
 REPORT = "report.json"
 METRICS_FILE = "metrics.jsonl"
 RESULT = "result.json"
+_PARTS = re.compile(r",(?=[^,=\[\](){}]+=)")
+"""Between the overrides of a name; a comma inside a list is none."""
 
 
 @dataclass(frozen=True)
@@ -177,14 +180,18 @@ def is_seed(override: str) -> bool:
 
 
 def short_labels(names: Sequence[str]) -> dict[str, str]:
-    """Names without what all of them share: ``kernel5`` for ``ablation=kernel5`` where only ``ablation`` varies."""
+    """Names without what all of them share, and keys by their last part: ``kernel5`` for ``ablation=kernel5`` where only
+    ``ablation`` varies, else ``lr=0.1, width=2`` for ``optimizer.lr=0.1,model.width=2``."""
     if len(names) == 1:
         return {name: name or "all runs" for name in names}
-    heads = {name.partition("=")[0] for name in names}
-    plain = all(name.count("=") == 1 and "," not in name.partition("=")[0] for name in names)
-    if len(heads) == 1 and plain:
-        return {name: name.partition("=")[2] for name in names}
-    return {name: name or "baseline" for name in names}
+    parts = {name: [part.partition("=") for part in _PARTS.split(name) if part] for name in names}
+    keys = {key for found in parts.values() for key, _, _ in found}
+    if len(keys) == 1 and all(len(found) == 1 for found in parts.values()):
+        return {name: found[0][2] for name, found in parts.items()}
+    last = {key: key.rsplit(".", 1)[-1] for key in keys}
+    if len(set(last.values())) < len(keys):
+        last = {key: key for key in keys}
+    return {name: ", ".join(f"{last[key]}={value}" for key, _, value in found) or "baseline" for name, found in parts.items()}
 
 
 def choose_baseline(wanted: str, names: Sequence[str]) -> str:

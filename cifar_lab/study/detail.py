@@ -9,12 +9,12 @@ import numpy as np
 from cifar_lab.analysis.typeset import Column, Row, Table
 from cifar_lab.study import wording
 from cifar_lab.study.design import Run, Study
+from cifar_lab.study.findings import Findings
 from cifar_lab.study.gallery import Gallery, Side, gallery
 from cifar_lab.study.images import ImageChanges, RecallChange, changes_between, confusion_counts, load_answers, recall_changes
 from cifar_lab.study.matrices import matrix_pictures
-from cifar_lab.study.measures import classes_of
+from cifar_lab.study.measures import Sheet, classes_of
 from cifar_lab.study.pictures import Picture
-from cifar_lab.study.verdicts import Findings
 
 _CLASSES = 12  # columns of the table of recalls
 _PAIRS = 8  # columns of the table of confusions
@@ -43,11 +43,12 @@ class Detail:
     numbers: Mapping[str, Any] = field(default_factory=dict)
 
 
-def look_closer(findings: Findings, test_images: Callable[[Run], np.ndarray | None] | None) -> Detail:
+def look_closer(findings: Findings, measured: Sheet, test_images: Callable[[Run], np.ndarray | None] | None) -> Detail:
     """Read the answers of all finished runs, a variant at a time.
 
     Args:
         findings: Of the study.
+        measured: Of its runs.
         test_images: Where pictures of test images come from; None: their numbers stand for them.
     """
     study = findings.study
@@ -63,7 +64,7 @@ def look_closer(findings: Findings, test_images: Callable[[Run], np.ndarray | No
             counts[name] = np.mean([confusion_counts(one, len(names)) for one in side.values()], axis=0)
         if name != study.baseline:
             changes[name] = changes_between(name, side, baseline)
-    recalls = {variant.name: recall_changes(study, variant.name) for variant in study.others}
+    recalls = {variant.name: recall_changes(study, variant.name, measured) for variant in study.others}
     recalls = {name: rows for name, rows in recalls.items() if any(row.difference is not None for row in rows)}
     shares = {name: count / np.maximum(count.sum(axis=1, keepdims=True), 1e-12) for name, count in counts.items()}
     return Detail(
@@ -163,7 +164,9 @@ def _confused_table(study: Study, counts: Mapping[str, np.ndarray], names: Seque
     ]
     columns = [Column("variant", lambda row: row["label"], is_number=False)]
     columns += [Column(title, lambda row, title=title: f"{row[title]:.1f}") for title in titles.values()]
-    caption = "Test images of the first class that were taken for the second: mean count per run. The pairs that the baseline confuses most."
+    caption = (
+        "Mean count per run of test images of the first class taken for the second: the pairs that the baseline confuses most."
+    )
     return Table("confused", caption, columns, rows)
 
 

@@ -103,8 +103,8 @@ def gallery(
 
 
 def _group(title: str, places: np.ndarray, wrong: Side, names: Sequence[str], images: np.ndarray | None) -> Group:
-    shown = []
-    for place in places[:_EACH].tolist() if images is not None else ():
+    shown: list[Shown] = []
+    for place in [] if images is None else places[:_EACH].tolist():
         true = names[next(iter(wrong.values())).labels[place]]
         taken = names[_most_frequent([one.predicted[place] for one in wrong.values()])]
         shown.append(Shown(_picture(images[place]), f"{true}, taken for {taken} (image {place})"))
@@ -145,8 +145,10 @@ def _table(study: Study, changes: Mapping[str, ImageChanges]) -> Table:
 
 def _caption(any_group: bool, pictures: bool) -> str:
     text = (
-        "Test images that all seeds of one side and none of the other get right; by chance: how many there would be on either side, "
-        "did it not matter which side a run is on. Disagreement is about which images are right: of two seeds of one side, which is "
+        "Test images that all seeds of one side and none of the other get right; by chance: how many there would be on either "
+        "side, "
+        "did it not matter which side a run is on. Disagreement is about which images are right: of two seeds of one side, which "
+        "is "
         "churn, and of a run of each side with the same seed."
     )
     if any_group and not pictures:

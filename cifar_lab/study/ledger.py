@@ -10,22 +10,7 @@ from cifar_lab import storage
 from cifar_lab.analysis.typeset import Column, Table
 from cifar_lab.errors import LabError
 from cifar_lab.study.design import Run, Study
-from cifar_lab.study.measures import measures
-
-ORIGIN = (
-    "variant",
-    "label",
-    "seed",
-    "round",
-    "status",
-    "code",
-    "folder",
-    "config_digest",
-    "code_digest",
-    "data_digest",
-    "device",
-)
-"""Columns that say whose numbers the row holds."""
+from cifar_lab.study.measures import Sheet, is_shared, latency, read_measures
 
 
 @dataclass(frozen=True)
@@ -39,20 +24,21 @@ class Ledger:
     study: Study
 
     @cached_property
-    def rows(self) -> list[dict[str, Any]]:
-        """A row per planned run, in the order of the plan; all have the same columns, None where a run has no value."""
-        found = [(run, measures(run)) for run in self.study.runs]
-        names = dict.fromkeys(name for _, measured in found for name in measured)
-        latency = {name: _latency(facts) for name, facts in self.study.facts.items()}
-        return [
-            {**self._origin(run), **{name: measured.get(name) for name in names}, "latency_ms": latency.get(run.variant)}
-            for run, measured in found
-        ]
+    def measured(self) -> Sheet:
+        """By name of the run."""
+        return read_measures(self.study)
 
     @cached_property
-    def columns(self) -> list[str]:
-        """Names of the measures."""
-        return [name for name in (self.rows[0] if self.rows else {}) if name not in (*ORIGIN, "precision", "shared_device")]
+    def rows(self) -> list[dict[str, Any]]:
+        """A row per planned run, in the order of the plan; all have the same columns, None where a run has no value."""
+        names = dict.fromkeys(name for found in self.measured.values() for name in found)
+        alone = {name: latency(self.study, name) for name in self.study.variants}
+        rows = []
+        for run in self.study.runs:
+            found, once = self.measured[run.name], alone[run.variant]
+            row = {**self._origin(run), **{name: found.get(name) for name in names}}
+            rows.append({**row, "latency_ms": None if once is None else once[0]})
+        return rows
 
     @cached_property
     def _by_variant(self) -> Mapping[str, list[dict[str, Any]]]:
@@ -96,7 +82,7 @@ class Ledger:
             **{f"{what}_digest": made.get(what) for what in ("config", "code", "data")},
             "device": run.result.get("device"),
             "precision": run.result.get("precision"),
-            "shared_device": bool((run.result.get("cost") or {}).get("shared", False)),
+            "shared_device": is_shared(run),
         }
 
 
@@ -108,9 +94,3 @@ def digests(run: Run) -> Mapping[str, str]:
         return found or (storage.read_json(path) if path.is_file() else {})
     except LabError:
         return {}
-
-
-def _latency(facts: Mapping[str, Any]) -> float | None:
-    """Median milliseconds of one call with one image."""
-    latency = facts.get("latency") or {}
-    return latency.get("p50_ms", latency.get("batch_1", {}).get("call_ms", {}).get("p50"))

@@ -11,12 +11,17 @@ from cifar_lab.display import duration
 from cifar_lab.study import answer, tables, wording
 from cifar_lab.study.design import Study
 from cifar_lab.study.detail import Detail
+from cifar_lab.study.findings import Findings
 from cifar_lab.study.inline import svg
 from cifar_lab.study.ledger import Ledger
+from cifar_lab.study.measures import is_fraction
 from cifar_lab.study.pictures import Picture
-from cifar_lab.study.verdicts import Findings
 
 _TEMPLATE = "report.html.j2"
+_ORIGIN = (
+    "Every number above is made of these runs: a run's folder lies beside this page, and its configuration digest says which "
+    "settings it was run with."
+)
 _CLAIM_MARKS = {"supported": "✓", "refuted": "✗", "inconclusive": "?"}
 
 
@@ -65,8 +70,7 @@ def _context(findings: Findings, ledger: Ledger, detail: Detail, pictures: Seque
         "failures": _failures(study),
         "method": answer.method(findings),
         "conditions": list(answer.conditions(study).items()),
-        "origin": "Every number above is made of these runs: the folder lies beside this page, and the configuration digest says which "
-        "settings it was run with.",
+        "origin": _ORIGIN,
         "runs": runs(findings, ledger),
     }
     return {**found, "contents": _contents(found)}
@@ -83,7 +87,7 @@ def runs(findings: Findings, ledger: Ledger) -> Table:
         Column("run", lambda row: row["folder"], is_number=False),
         Column("seed", lambda row: str(row["seed"])),
         Column("status", lambda row: f"{row['status']}{', ' + row['code'] if row['code'] else ''}", is_number=False),
-        Column(f"{metric}{' (%)' if wording.is_share(metric) else ''}", lambda row: wording.value(metric, row.get(metric))),
+        Column(f"{metric}{' (%)' if is_fraction(metric) else ''}", lambda row: wording.value(metric, row.get(metric))),
         Column("best epoch", lambda row: wording.DASH if row.get("best_epoch") is None else str(row["best_epoch"])),
         Column("training", seconds),
         Column("configuration", lambda row: (row["config_digest"] or wording.DASH)[:12], is_number=False),

@@ -11,13 +11,13 @@ from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from matplotlib.transforms import Bbox
 
-from cifar_lab.analysis.figures import COLUMN, QUIET_COLOR, Drawing, shorten
+from cifar_lab.analysis.figures import COLUMN, QUIET_COLOR, Drawing
 from cifar_lab.analysis.tradeoff import short_count
 from cifar_lab.study import wording
+from cifar_lab.study.findings import Findings
 from cifar_lab.study.ledger import Ledger
-from cifar_lab.study.measures import LOWER_IS_BETTER
-from cifar_lab.study.pictures import COLORS, MARKERS, WIDTH, Picture
-from cifar_lab.study.verdicts import Findings
+from cifar_lab.study.measures import in_words, lower_is_better
+from cifar_lab.study.pictures import COLORS, MARKERS, WIDTH, Picture, fit
 
 COSTS = ("macs", "latency_ms", "train_s", "num_params", "peak_memory_mib")
 _NAMES = {
@@ -59,7 +59,7 @@ def cost_picture(findings: Findings, ledger: Ledger) -> Picture | None:
     panels = _panels(findings, ledger, points)
     if len(points) < 2 or not panels:
         return None
-    lower = findings.metric in LOWER_IS_BETTER
+    lower = lower_is_better(findings.metric)
 
     def layout(column: bool) -> Drawing:
         def draw(figure: Figure) -> None:
@@ -77,7 +77,7 @@ def cost_picture(findings: Findings, ledger: Ledger) -> Picture | None:
         return draw, COLUMN if column else WIDTH if len(panels) == 2 else 5.6, 2.5 * len(panels) if column else 3.8
 
     caption = (
-        f"Mean {wording.metric_name(findings.metric)} with one standard deviation, over cost. "
+        f"Mean {in_words(findings.metric)} with one standard deviation, over cost. "
         f"{'Down' if lower else 'Up'} and to the left is better; the line joins the variants that no other one beats at both. "
         "Named: those and the baseline. Shapes as above."
     )
@@ -148,7 +148,8 @@ def _panel(axes: Axes, metric: str, cost: str, points: Sequence[Point], lower: b
     axes.grid(visible=True, linewidth=0.5)
     axes.set_axisbelow(True)
     named = dict.fromkeys([*best, *(k for k, point in enumerate(points) if point.is_baseline)])
-    _name(axes, [(points[k].label, *places[k]) for k in named], places, size)
+    labels = fit([points[k].label for k in named], 26)
+    _name(axes, [(label, *places[k]) for label, k in zip(labels, named, strict=True)], places, size)
 
 
 def _name(axes: Axes, named: Sequence[tuple[str, float, float]], places: Sequence[tuple[float, float]], size: float) -> None:
@@ -162,7 +163,7 @@ def _name(axes: Axes, named: Sequence[tuple[str, float, float]], places: Sequenc
     for label, x, y in named:
         for distance, (right, up) in _SIDES:
             text = axes.annotate(
-                shorten(label, 26),
+                label,
                 (x, y),
                 xytext=(right * 8 * distance, up * 8 * distance),
                 textcoords="offset points",

@@ -1,6 +1,7 @@
 """The pictures of a study: differences with their intervals, every seed, learning curves."""
 
 import math
+import re
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,8 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from cifar_lab.analysis.figures import BAD_COLOR, COLUMN, GOOD_COLOR, QUIET_COLOR, TRAIN_COLOR, Drawing, Layout, shorten
 from cifar_lab.study import wording
 from cifar_lab.study.design import Study, Variant
-from cifar_lab.study.ledger import Ledger
-from cifar_lab.study.verdicts import Findings
+from cifar_lab.study.findings import Findings
 
 WIDTH = 8.6  # inches of a picture on the page
 MARKERS = {"better": "^", "worse": "v", "equivalent": "s", "no evidence": "o", "": "o"}
@@ -59,8 +59,15 @@ def differences(findings: Findings) -> Picture | None:
                     axes.plot([times * end for end in one.interval95], [place, place], color=color, linewidth=1.6, zorder=2)
                 filled = color if one.verdict not in ("no evidence", "") else "white"
                 marker = MARKERS.get(one.verdict, "o")
-                axes.plot([times * one.difference], [place], marker=marker, color=color, markerfacecolor=filled, markersize=6)
-            axes.set_xlabel(wording.axis(metric, difference=True))
+                axes.plot(
+                    [times * (one.difference or 0.0)],
+                    [place],
+                    marker=marker,
+                    color=color,
+                    markerfacecolor=filled,
+                    markersize=4 if column else 6,
+                )
+            axes.set_xlabel(wording.axis(metric, difference=True, short=column))
             axes.margins(x=0.04)
 
         return draw, COLUMN if column else WIDTH, 0.75 + _ROW * (0.8 if column else 1.0) * len(shown)
@@ -90,7 +97,7 @@ def seeds(findings: Findings) -> Picture | None:
                 values = [times * value for _, value in sorted(one.values.items())]
                 # Spread over the row by their order, so that equal ones do not hide each other.
                 heights = [place + 0.26 * ((k % 5) - 2) / 2 * (len(values) > 1) for k in range(len(values))]
-                axes.plot(values, heights, "o", color=color, markersize=3.2, alpha=0.75, markeredgewidth=0)
+                axes.plot(values, heights, "o", color=color, markersize=2.4 if column else 3.2, alpha=0.75, markeredgewidth=0)
                 mean = statistics.fmean(values)
                 axes.plot([mean, mean], [place - 0.36, place + 0.36], color="black", linewidth=1.6, zorder=3)
             axes.set_xlabel(wording.axis(metric))
@@ -101,7 +108,7 @@ def seeds(findings: Findings) -> Picture | None:
     return Picture("seeds", "Every seed", caption, layout)
 
 
-def curves(study: Study, ledger: Ledger) -> Picture | None:
+def curves(study: Study) -> Picture | None:
     """Validation accuracy by epoch, a panel per variant, the baseline behind; None without rows."""
     column_name = "val_accuracy" if _measured(study, "val_accuracy") else "train_accuracy"
     found = {name: course(variant, column_name) for name, variant in study.variants.items()}
@@ -120,12 +127,16 @@ def curves(study: Study, ledger: Ledger) -> Picture | None:
         down = -(-len(panels) // across)
 
         def draw(figure: Figure) -> None:
-            grid = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
-            for axes, name in zip(grid.flat, panels, strict=False):
+            figure.set_layout_engine("none")  # placed by hand: measuring the texts of many panels takes longer than drawing them
+            width, height = figure.get_size_inches()
+            edges = {"left": 0.55 / width, "right": 1 - 0.1 / width, "bottom": 0.55 / height, "top": 1 - 0.25 / height}
+            spec = figure.add_gridspec(down, across, wspace=0.08, hspace=0.22, **edges)
+            grid = spec.subplots(sharex=True, sharey=True, squeeze=False)
+            titles = fit([study.variants[name].label for name in panels], 20 if column else 26)
+            for axes, name, label in zip(grid.flat, panels, titles, strict=False):
                 if study.baseline in shown and name != study.baseline:
                     _band(axes, found[study.baseline], QUIET_COLOR)
                 _band(axes, found[name], TRAIN_COLOR)
-                label = shorten(study.variants[name].label, 20 if column else 26)
                 axes.set_title(label, fontsize=7 if column else 9, parse_math=False, loc="left", pad=3)
                 axes.grid(visible=True, linewidth=0.5)
                 axes.set_ylim(100 * floor, 100 * (top + 0.05 * (top - floor)))
@@ -136,15 +147,17 @@ def curves(study: Study, ledger: Ledger) -> Picture | None:
             for axes in list(grid.flat)[max(0, len(panels) - across) : len(panels)]:
                 axes.tick_params(labelbottom=True)  # shared axes have them in the last row only
             size = 7 if column else 9
-            figure.supxlabel("epoch", fontsize=size)
-            figure.supylabel(f"{'validation' if column_name == 'val_accuracy' else 'training'} accuracy (%)", fontsize=size)
+            name = f"{'validation' if column_name == 'val_accuracy' else 'training'} accuracy (%)"
+            figure.supxlabel("epoch", fontsize=size, y=0.06 / height, va="bottom")
+            figure.supylabel(name, fontsize=size, x=0.05 / width, ha="left")
 
         width = COLUMN if column else WIDTH if across == 4 else max(4.0, 0.3 + 2.2 * across)
         return draw, width, 0.5 + (1.2 if column else 1.5 if across == 4 else 2.4) * down
 
     left_out = len([name for name in shown if name != study.baseline]) - _MOST_PANELS
     caption = (
-        f"{'Validation' if column_name == 'val_accuracy' else 'Training'} accuracy by epoch: mean over the finished runs that got "
+        f"{'Validation' if column_name == 'val_accuracy' else 'Training'} accuracy by epoch: mean over the finished runs that "
+        "got "
         "so far, and the band from the lowest to the highest of them. Blue: the variant; grey: the baseline."
         f"{'' if floor == low else ' The axis begins above the first epochs.'}"
         f"{f' The last {left_out} variants are left out here.' if left_out > 0 else ''}"
@@ -187,10 +200,21 @@ def _band(axes: Axes, points: Sequence[Point], color: str) -> None:
     axes.plot(epochs, mean, color=color, linewidth=1.3, marker="o" if len(points) == 1 else "", markersize=3)
 
 
+def fit(labels: Sequence[str], length: int) -> list[str]:
+    """Names of that length or shorter that are still told apart: where they do not fit without their keys, else with a number."""
+    if any(len(label) > length for label in labels):
+        labels = [re.sub(r"(^|, )[^,=]+=", r"\1", label) or label for label in labels]
+    short = [shorten(label, length) for label in labels]
+    if len(set(short)) == len(short):
+        return short
+    digits = len(str(len(labels)))
+    return [f"{shorten(label, length - digits - 2)} #{place}" for place, label in enumerate(labels, start=1)]
+
+
 def _rows(figure: Figure, labels: Sequence[str], column: bool) -> Axes:
     """Axes with a line for each label, the first on top."""
     axes = figure.subplots()
-    names = [shorten(label, 20 if column else 40) for label in labels]
+    names = fit(labels, 22 if column else 42)
     axes.set_yticks(range(len(names)), labels=names, parse_math=False)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)

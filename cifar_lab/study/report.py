@@ -14,9 +14,10 @@ from cifar_lab.analysis.typeset import Table, check_formats, save_table, to_csv
 from cifar_lab.study import answer, pareto, pictures, tables
 from cifar_lab.study.design import Run, Study, load_study
 from cifar_lab.study.detail import Detail, look_closer
+from cifar_lab.study.findings import Comparison, Findings, Outcome
 from cifar_lab.study.ledger import Ledger
 from cifar_lab.study.page import page, runs
-from cifar_lab.study.verdicts import Comparison, Findings, Outcome, judge
+from cifar_lab.study.verdicts import judge
 
 SCHEMA = 1
 TestImages = Callable[[Run], np.ndarray | None]
@@ -65,7 +66,7 @@ def build_report(
         check_formats(table_formats)
     study = load_study(folder)
     findings, ledger = judge(study), Ledger(study)
-    detail = look_closer(findings, test_images)
+    detail = look_closer(findings, ledger.measured, test_images)
     drawn = _pictures(findings, ledger, detail)
     files = [study.folder / name for name in ("report.html", "report.csv", "report.json")]
     storage.write_text(files[0], page(findings, ledger, detail, drawn))
@@ -124,7 +125,7 @@ def _pictures(findings: Findings, ledger: Ledger, detail: Detail) -> list[pictur
     found = [
         pictures.differences(findings),
         pictures.seeds(findings),
-        pictures.curves(findings.study, ledger),
+        pictures.curves(findings.study),
         pareto.cost_picture(findings, ledger),
         *detail.pictures,
     ]

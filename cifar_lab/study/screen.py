@@ -9,7 +9,7 @@ from rich.table import Table as Grid
 
 from cifar_lab.display import table_console
 from cifar_lab.study import answer, tables
-from cifar_lab.study.verdicts import Findings
+from cifar_lab.study.findings import Findings
 
 _STYLES = {"better": "green", "worse": "red", "equivalent": "blue"}
 _NARROW = 100  # characters; a narrower window gets no p values, which the page has

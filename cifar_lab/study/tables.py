@@ -10,9 +10,9 @@ from cifar_lab.display import duration
 from cifar_lab.study import wording
 from cifar_lab.study.audit import CONFOUNDING, EXPECTED
 from cifar_lab.study.design import Study
+from cifar_lab.study.findings import Findings
 from cifar_lab.study.ledger import Ledger
-from cifar_lab.study.measures import SETTLED
-from cifar_lab.study.verdicts import Findings
+from cifar_lab.study.measures import SETTLED, in_words, reached
 
 _UNSAID = ("seed", "tracker", "sweep", "study")
 """Settings that make no variant."""
@@ -56,11 +56,11 @@ def results(findings: Findings) -> Table:
     columns = [
         Column("variant", lambda row: row["label"], is_number=False),
         Column("n", lambda row: str(row["n"]) if row["n"] == row["planned"] else f"{row['n']} of {row['planned']}"),
-        Column(f"{wording.metric_name(metric)}{unit}", lambda row: wording.mean_sd(metric, row["mean"], row["sd"])),
+        Column(f"{in_words(metric)}{unit}", lambda row: wording.mean_sd(metric, row["mean"], row["sd"])),
         *(_compared(metric) if compared else ()),
         *([Column("failed", lambda row: row["failed"], is_number=False)] if any(row["failed"] for row in rows) else ()),
     ]
-    caption = f"{wording.metric_name(metric).capitalize()}: mean ± standard deviation over n seeds."
+    caption = f"{in_words(metric).capitalize()}: mean ± standard deviation over n seeds."
     if compared:
         points = wording.unit(metric, difference=True)
         caption += (
@@ -95,14 +95,15 @@ def ends_of(row: Row) -> tuple[float, float] | None:
 
 def convergence(findings: Findings, ledger: Ledger) -> Table | None:
     """Epochs and seconds until validation accuracies, means over the runs that got there; None where none was measured."""
-    reached = [share for share in (f"{100 * m:.0f}" for m in MILESTONES) if _anyone(findings, ledger, f"epochs_to_{share}")]
-    if not reached:
+    shares = [share for share in (f"{100 * m:.0f}" for m in MILESTONES) if _anyone(findings, ledger, f"epochs_to_{share}")]
+    if not shares:
         return None
     rows = []
     for one in findings.outcomes:
         row: dict[str, Any] = {"variant": one.variant, "label": one.label, "n": one.n}
-        for share in reached:
-            row[f"reached_{share}"] = len(ledger.values(one.variant, f"epochs_to_{share}"))
+        for share in shares:
+            got, runs = reached(findings.study.variants[one.variant], f"epochs_to_{share}", ledger.measured)
+            row |= {f"reached_{share}": got, "validated": runs}
             for what in ("epochs", "images", "seconds"):
                 row[f"{what}_to_{share}"] = ledger.mean(one.variant, f"{what}_to_{share}")
         row["settled_epoch"] = ledger.mean(one.variant, "settled_epoch")
@@ -110,7 +111,7 @@ def convergence(findings: Findings, ledger: Ledger) -> Table | None:
 
     def show(share: str) -> Column:
         def cell(row: Row) -> str:
-            got, n = row[f"reached_{share}"], row["n"]
+            got, n = row[f"reached_{share}"], row["validated"]
             if not n:
                 return wording.DASH
             if not got:
@@ -123,13 +124,15 @@ def convergence(findings: Findings, ledger: Ledger) -> Table | None:
 
     columns = [
         Column("variant", lambda row: row["label"], is_number=False),
-        *(show(share) for share in reached),
+        *(show(share) for share in shares),
         Column("settled", lambda row: wording.DASH if row["settled_epoch"] is None else f"{row['settled_epoch']:.1f}"),
     ]
-    missing = [f"{100 * m:.0f} %" for m in MILESTONES if f"{100 * m:.0f}" not in reached]
+    missing = [f"{100 * m:.0f} %" for m in MILESTONES if f"{100 * m:.0f}" not in shares]
     caption = (
-        "Epochs, and seconds of training with validation, until a validation accuracy was first measured: means over the runs that"
-        " got there, with their number where some did not. Settled: the epoch from which on the best validation accuracy rose by no"
+        "Epochs, and seconds of training with validation, until a validation accuracy was first measured: means over the runs "
+        "that"
+        " got there, with their number where some did not. Settled: the epoch from which on the best validation accuracy rose by "
+        "no"
         f" more than {100 * SETTLED:.1f} points in all."
     )
     if missing:
@@ -162,7 +165,7 @@ def cost(findings: Findings, ledger: Ledger) -> Table | None:
     columns = [
         Column("variant", lambda row: row["label"], is_number=False),
         Column(
-            f"{wording.metric_name(findings.metric)}{f' ({unit})' if unit else ''}",
+            f"{in_words(findings.metric)}{f' ({unit})' if unit else ''}",
             lambda row: wording.mean_sd(findings.metric, row["mean"], row["sd"]),
         ),
         *(show(name) for name in known),

@@ -5,41 +5,30 @@ from collections.abc import Sequence
 
 from cifar_lab.analysis.tradeoff import short_count
 from cifar_lab.stats import Interval
-from cifar_lab.study.measures import METRICS, RECALL
+from cifar_lab.study.measures import in_words, is_fraction
 
 DASH = "–"
 MARKS = {"better": "▲", "worse": "▼", "equivalent": "■", "no evidence": "○", "": "·"}
 """A shape for each verdict, so that none is told by color alone."""
 
-_SHARES = {"test_accuracy", "val_accuracy", "test_ece", "f1_macro", "precision_macro"}
-
-
-def metric_name(metric: str) -> str:
-    """A column of report.csv in words: ``test accuracy``."""
-    if metric in METRICS:
-        return METRICS[metric]
-    return f"recall of {metric.removeprefix(RECALL)}" if metric.startswith(RECALL) else metric.replace("_", " ")
-
-
-def is_share(metric: str) -> bool:
-    """Whether a column holds fractions, which are printed in percent."""
-    return metric in _SHARES or metric.startswith(RECALL)
-
 
 def scale(metric: str) -> float:
     """What a value is multiplied with before it is printed or drawn."""
-    return 100.0 if is_share(metric) else 1.0
+    return 100.0 if is_fraction(metric) else 1.0
 
 
 def unit(metric: str, *, difference: bool = False) -> str:
     """``%`` or ``points`` for shares; empty for the others, whose name says what they count."""
-    return "" if not is_share(metric) else "points" if difference else "%"
+    return "" if not is_fraction(metric) else "points" if difference else "%"
 
 
-def axis(metric: str, *, difference: bool = False) -> str:
-    """What stands at an axis."""
-    name, counted = metric_name(metric), unit(metric, difference=difference)
-    return f"{f'difference of {name} to the baseline' if difference else name}{f' ({counted})' if counted else ''}"
+def axis(metric: str, *, difference: bool = False, short: bool = False) -> str:
+    """What stands at an axis; ``short`` leaves out of what a difference is."""
+    counted = unit(metric, difference=difference)
+    name = in_words(metric)
+    if difference:
+        name = "difference to the baseline" if short else f"difference of {name} to the baseline"
+    return f"{name} ({counted})" if counted else name
 
 
 def value(metric: str, number: float | None) -> str:
@@ -47,7 +36,7 @@ def value(metric: str, number: float | None) -> str:
     if number is None or not math.isfinite(number):
         return DASH
     number *= scale(metric)
-    if is_share(metric):
+    if is_fraction(metric):
         return f"{number:.2f}"
     if metric in ("macs", "num_params") or metric.startswith("images_to_"):
         return short_count(number)
@@ -64,7 +53,7 @@ def difference(metric: str, number: float | None) -> str:
     if number is None or not math.isfinite(number):
         return DASH
     number *= scale(metric)
-    text = f"{number:+.2f}" if is_share(metric) else f"{number:+,.0f}" if abs(number) >= 1000 else f"{number:+.3g}"
+    text = f"{number:+.2f}" if is_fraction(metric) else f"{number:+,.0f}" if abs(number) >= 1000 else f"{number:+.3g}"
     return text.replace("-", "−")
 
 
