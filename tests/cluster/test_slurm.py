@@ -112,7 +112,7 @@ def test_a_requeued_job_continues_in_its_folder(env: dict[str, str], slurm: Slur
 
 def test_a_queued_job_refuses_other_code_and_keeps_its_settings(env: dict[str, str], slurm: Slurm, tmp_path: Path) -> None:
     arguments = ("train", "-m", *SMOKE, "seed=0", *SLURM)
-    waiting = start(tmp_path, env, *arguments, "hydra.launcher.additional_parameters={hold: true}")
+    waiting = start(tmp_path, env, *arguments, "+hydra.launcher.additional_parameters.hold=true")
     queued = until(lambda: job_ids(slurm), what="the job in the queue")
     plan = tmp_path / "sweep" / "plan.json"
     known = plan.read_text()
