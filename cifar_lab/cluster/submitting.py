@@ -140,9 +140,7 @@ def _ray(handles: list[Any]) -> Iterator[None]:
 def _wait(backend: str, handles: list[Any]) -> None:
     """Come back when every job is over."""
     if backend == "ray":
-        import ray
-
-        ray.wait(handles, num_returns=len(handles))
+        importlib.import_module("ray").wait(handles, num_returns=len(handles))
         return
     for job in handles:
         job.wait()

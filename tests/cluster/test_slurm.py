@@ -134,7 +134,7 @@ def test_what_slurm_does_not_take_is_said_at_once(env: dict[str, str], tmp_path:
 
 
 def test_interrupting_the_waiting_side_leaves_the_queue_alone(env: dict[str, str], slurm: Slurm, tmp_path: Path) -> None:
-    waiting = start(tmp_path, env, "train", "-m", *LONG, "seed=0", *SLURM)
+    waiting = start(tmp_path, env, "train", "-m", *LONG, "train.epochs=600", "seed=0", *SLURM)
     until(lambda: rows(tmp_path / "sweep" / "job") > 3, what="three epochs")
     waiting.send_signal(signal.SIGINT)
     code, out = end(waiting)
