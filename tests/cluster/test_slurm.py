@@ -153,7 +153,7 @@ def test_a_packed_sweep_goes_on_after_a_requeue(env: dict[str, str], slurm: Slur
     sweep = tmp_path / "sweep"
     arguments = ("-m", *LONG, "seed=0,1", "sweep.workers=2", "hydra.sweep.dir=sweep")
     submitted = subprocess.run(
-        ["sbatch", "--parsable", "--cpus-per-task=2", str(HERE / "packed.sbatch"), *arguments],
+        ["sbatch", "--parsable", str(HERE / "packed.sbatch"), *arguments],
         **{"env": own, "cwd": tmp_path, "check": True, "capture_output": True, "text": True},
     )
     job = submitted.stdout.strip()
