@@ -26,6 +26,9 @@ def did_you_mean(word: Any, known: Iterable[Any]) -> str:
 def unknown_key(key: str, known: Sequence[str]) -> ConfigError:
     """The error for a key that is no setting, with the closest one that is."""
     group, _, leaf = key.rpartition(".")
+    if key.startswith("hydra.launcher."):
+        hint = "--cfg hydra behind `train -m hydra/launcher=NAME` shows its keys; +hydra.launcher.DICT.KEY=VALUE adds to a dict"
+        return ConfigError(f"unknown key '{key}'", hint=hint)
     if key.startswith("hydra."):
         return ConfigError(f"unknown key '{key}'", hint="of Hydra's own keys: hydra.run.dir and hydra.sweep.dir")
     leaves = {k.rpartition(".")[2]: k for k in known if k.rpartition(".")[0] == group}

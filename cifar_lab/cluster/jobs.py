@@ -90,8 +90,7 @@ def _in_ray() -> bool:
 def _ray_gave_one() -> bool:
     if not _in_ray():
         return False
-    import ray
-
+    ray: Any = sys.modules["ray"]
     return bool(ray.get_runtime_context().get_accelerator_ids().get("GPU"))
 
 

@@ -26,6 +26,10 @@ _HOW_TO_GO_ON = {
     "ray": "Ray ends jobs with the program that began them; the same command goes on from their checkpoints",
 }
 _QUEUE_EVERY_S = 30
+_ENDED = {
+    *("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "REVOKED", "TIMEOUT", "GONE"),
+}
+"""States of Slurm after which nothing comes; a job in any other may still run."""
 
 
 class _Terminated(Exception):
@@ -100,6 +104,8 @@ def _queue_watcher(base: type) -> Any:
     """Job states by ``squeue``, which every cluster has; submitit asks ``sacct``, which fails where nothing is accounted."""
 
     class QueueWatcher(base):
+        _ended: set[str] = set()  # noqa: RUF012  (replaced, never changed)
+
         def _make_command(self) -> list[str] | None:
             mine = ["squeue", "--noheader", "--array", "--states=all", f"--user={os.getuid()}", "--format=%i|%T"]
             return mine if self._registered - self._finished else None
@@ -107,8 +113,12 @@ def _queue_watcher(base: type) -> Any:
         def read_info(self, string: bytes | str) -> dict[str, dict[str, str]]:
             text = string.decode() if isinstance(string, bytes) else string
             states = dict(line.strip().split("|", 1) for line in text.splitlines() if "|" in line)
-            # What the queue has forgotten is over: it remembers ended jobs for minutes only.
-            return {job: {"JobID": job, "State": states.get(job, "GONE")} for job in self._registered - self._finished}
+            # What the queue has forgotten is over: it remembers ended jobs for minutes only. A job on its way back into the
+            # queue may look ended for a moment, so it takes two looks.
+            waited_for = self._registered - self._finished
+            ended = {job for job in waited_for if states.get(job, "GONE") in _ENDED}
+            certain, self._ended = ended & self._ended, ended
+            return {job: {"JobID": job, "State": "GONE" if job in certain else "RUNNING"} for job in waited_for}
 
     return QueueWatcher(delay_s=_QUEUE_EVERY_S)
 
@@ -130,9 +140,7 @@ def _ray(handles: list[Any]) -> Iterator[None]:
 def _wait(backend: str, handles: list[Any]) -> None:
     """Come back when every job is over."""
     if backend == "ray":
-        import ray
-
-        ray.wait(handles, num_returns=len(handles))
+        importlib.import_module("ray").wait(handles, num_returns=len(handles))
         return
     for job in handles:
         job.wait()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -28,7 +29,14 @@ def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
 def start(where: Path, env: Mapping[str, str], *arguments: str) -> subprocess.Popen[str]:
     """A command on its way; its output is read by ``end``."""
     return subprocess.Popen(
-        command(*arguments), cwd=where, env=dict(env), text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        command(*arguments),
+        cwd=where,
+        env=dict(env),
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        # Ctrl-C is ignored below a shell that started the tests in the background.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
@@ -66,8 +74,3 @@ def pid_in(folder: Path) -> int:
 
 def statuses(sweep: Path) -> dict[str, str]:
     return {path.parent.name: json.loads(path.read_text())["status"] for path in sorted(sweep.glob("*/result.json"))}
-
-
-def starts(folder: Path) -> int:
-    """How often a run began or continued, as its log says."""
-    return (folder / "run.log").read_text().count("parameters") if (folder / "run.log").is_file() else 0

@@ -112,7 +112,7 @@ def test_a_requeued_job_continues_in_its_folder(env: dict[str, str], slurm: Slur
 
 def test_a_queued_job_refuses_other_code_and_keeps_its_settings(env: dict[str, str], slurm: Slurm, tmp_path: Path) -> None:
     arguments = ("train", "-m", *SMOKE, "seed=0", *SLURM)
-    waiting = start(tmp_path, env, *arguments, "hydra.launcher.additional_parameters={hold: true}")
+    waiting = start(tmp_path, env, *arguments, "+hydra.launcher.additional_parameters.hold=true")
     queued = until(lambda: job_ids(slurm), what="the job in the queue")
     plan = tmp_path / "sweep" / "plan.json"
     known = plan.read_text()
@@ -134,7 +134,7 @@ def test_what_slurm_does_not_take_is_said_at_once(env: dict[str, str], tmp_path:
 
 
 def test_interrupting_the_waiting_side_leaves_the_queue_alone(env: dict[str, str], slurm: Slurm, tmp_path: Path) -> None:
-    waiting = start(tmp_path, env, "train", "-m", *LONG, "seed=0", *SLURM)
+    waiting = start(tmp_path, env, "train", "-m", *LONG, "train.epochs=600", "seed=0", *SLURM)
     until(lambda: rows(tmp_path / "sweep" / "job") > 3, what="three epochs")
     waiting.send_signal(signal.SIGINT)
     code, out = end(waiting)
@@ -153,7 +153,7 @@ def test_a_packed_sweep_goes_on_after_a_requeue(env: dict[str, str], slurm: Slur
     sweep = tmp_path / "sweep"
     arguments = ("-m", *LONG, "seed=0,1", "sweep.workers=2", "hydra.sweep.dir=sweep")
     submitted = subprocess.run(
-        ["sbatch", "--parsable", "--cpus-per-task=2", str(HERE / "packed.sbatch"), *arguments],
+        ["sbatch", "--parsable", str(HERE / "packed.sbatch"), *arguments],
         **{"env": own, "cwd": tmp_path, "check": True, "capture_output": True, "text": True},
     )
     job = submitted.stdout.strip()
