@@ -206,9 +206,8 @@ def _record_failure(folder: runs.RunFolder, record: dict[str, Any], tracker: Tra
     if earlier is not None and earlier.get("status") == "done":
         return
     stopped = isinstance(error, Interrupted | KeyboardInterrupt)
-    status = "interrupted" if stopped else "failed"
-    if isinstance(error, DivergedError | PrunedError):
-        status = "diverged" if isinstance(error, DivergedError) else "pruned"
+    ends: dict[type[BaseException], str] = {DivergedError: "diverged", PrunedError: "pruned"}
+    status = "interrupted" if stopped else ends.get(type(error), "failed")
     lab = error if isinstance(error, LabError) else LabError(f"{type(error).__name__}: {error}")
     text = {"code": lab.code, "message": lab.what, "kept": lab.kept, "hint": lab.hint}
     if status == "pruned":

@@ -19,6 +19,7 @@ optuna = pytest.importorskip("optuna", reason="the extra hpo is not installed")
 
 from cifar_lab import pipeline, schema, storage  # noqa: E402
 from cifar_lab.config import Config, to_plain  # noqa: E402
+from cifar_lab.finding.records import Record  # noqa: E402
 from cifar_lab.saved import load_run  # noqa: E402
 from cifar_lab.tune import _checked  # noqa: E402
 from cifar_lab.tuning.desk import MOST_DEATHS, Desk, trial_folder, what_failed  # noqa: E402
@@ -282,6 +283,7 @@ def test_trials_are_ordinary_runs_with_the_test_set_shut_and_the_best_is_saved()
     config: Config = schema.from_plain(yaml.safe_load((folder / "config.yaml").read_text()))
     assert to_plain(again)["train"] | {"precision": "fp32"} == to_plain(config)["train"]
 
+    assert (Record(folder).status, Record(folder).value("val.accuracy")) == ("done", found.value)
     with pytest.raises(CheckpointError, match="never tested"):
         load_run(folder)
     assert "never tested" in repr(load_run(folder, tested=False))
@@ -318,6 +320,7 @@ def test_a_bad_trial_is_pruned_and_a_diverged_one_fails():
     result = storage.read_json(folder / "result.json")
     rows = storage.read_lines(folder / "metrics.jsonl")
     assert (result["status"], result["epochs_done"]) == ("pruned", len(rows))
+    assert (Record(folder).status, Record(folder).value("epochs")) == ("pruned", len(rows))
     assert by_lr["0.01"].intermediate_values == {row["epoch"]: row["val_accuracy"] for row in rows}
     assert best(search, desk.trials()) is None
 
