@@ -60,7 +60,7 @@ ROOMS: dict[str, set[str]] = {
     "local": {*BASE, "display", "plugins", "processes", "sweeping", "tracking", "workers"},
     "probing": {*BASE, "analysis", "costing", "data", "engine", "optim", "runtime", "schema"},
     "preview": {*BASE, "paired", "display", "local", "processes", "runs", "study", "sweeping", "sweeps"},
-    "launching": {*BASE, "display", "flags", "parts", "preview", "study", "sweeping", "sweeps"},
+    "launching": {*BASE, "cluster", "display", "flags", "parts", "preview", "study", "sweeping", "sweeps"},
     # 6: where configuration and parts are joined
     "pretrained": {*BASE, "data", "engine"},
     "parts": {*BASE, "analysis", "data", "engine", "models", "optim", "plugins", "pretrained", "runtime", "tables"},
@@ -196,7 +196,7 @@ EXCEPTIONS = {
     ("cifar_lab/data/cifar.py", "pickle"): "CIFAR's own files are pickles; a restricted Unpickler reads them",
     ("cifar_lab/display.py", "os.open"): "/dev/null in place of a closed pipe",
     ("cifar_lab/errors.py", "os.open"): "/dev/null in place of a closed pipe",
-    ("cifar_lab/workers.py", "Path(os.devnull).open"): "/dev/null in place of the terminal",
+    ("cifar_lab/processes.py", "Path(os.devnull).open"): "/dev/null in place of the terminal",
     ("cifar_lab/memory.py", "os.open"): "a switch of the kernel below /proc",
     ("cifar_lab/storage/listed.py", "torch.load"): "weight files whose SHA-256 is on the list, with weights_only",
 }

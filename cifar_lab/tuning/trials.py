@@ -35,31 +35,34 @@ def work(where: str, most: int, until: float, slot: Slot) -> LabError | None:
         search = load_search(Path(where))
         desk = Desk(Path(where), search)
         while (taken := desk.take(most, new=time.time() < until)) is not None:
-            run_trial(desk, search, taken, threads=slot.threads)
+            run_trial(desk, search, taken, slot)
     except LabError as error:
         return error
     return None
 
 
-def run_trial(desk: Desk, search: Search, taken: Taken, *, threads: int = 0) -> None:
+def run_trial(desk: Desk, search: Search, taken: Taken, slot: Slot | None = None) -> None:
     """Run one trial to its end, whatever that is, and tell the desk.
 
     Args:
         desk: Where it was taken.
         search: It is a part of.
         taken: The trial.
-        threads: CPU threads, where its configuration does not say.
+        slot: What it may use.
 
     Raises:
         Interrupted: A signal came; whoever asks next goes on with the trial.
         LabError: Something is wrong that no other trial would escape; likewise.
     """
+    slot = slot or Slot()
     try:
         config = schema.compose(taken.overrides, search.config_dir)
-        config.threads = config.threads or threads
+        config.threads = config.threads or slot.threads
         result = _known(taken.folder) if taken.again else {}
         if not result:
-            result = pipeline.run(config, taken.folder, taken.overrides, in_sweep=True, test=False, judge=_judge(search, taken))
+            result = pipeline.run(
+                config, taken.folder, taken.overrides, in_sweep=True, shared=slot.shared, test=False, judge=_judge(search, taken)
+            )
     except PrunedError:
         desk.give_back(taken, pruned=True)
     except DeviceError:
