@@ -88,11 +88,12 @@ def verdict(word: str) -> str:
 
 
 def listed(parts: Sequence[str], most: int = 5) -> str:
-    """``a, b and c``; of many the first ones and how many more there are."""
+    """``a, b and c``, with semicolons where a part has commas of its own; of many the first ones and how many more there are."""
     parts = list(parts)
+    between = "; " if any(", " in part for part in parts) else ", "
     if len(parts) > most:
         parts = [*parts[: most - 1], f"{len(parts) - most + 1} more"]
-    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
+    return " and ".join([between.join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
 
 
 def count(number: int, noun: str, plural: str = "") -> str:

@@ -54,6 +54,7 @@ def test_numbers_in_words():
     assert wording.p_text(0.0496) == "0.050"
     assert wording.listed(["a", "b", "c", "d", "e", "f"]) == "a, b, c, d and 2 more"
     assert wording.listed(["a"]) == "a"
+    assert wording.listed(["lr=1, width=2", "lr=1, width=4", "x"]) == "lr=1, width=2; lr=1, width=4 and x"
 
 
 def test_front_holds_what_nothing_beats():
