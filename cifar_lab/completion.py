@@ -8,7 +8,7 @@ import contextlib
 import io
 from collections.abc import Sequence
 
-FLAGS = ("--plugin", "--config-dir", "--multirun", "--cfg", "--info", "--debug", "--help")
+FLAGS = ("--plugin", "--config-dir", "--multirun", "--dry-run", "--redo", "--cfg", "--info", "--debug", "--help")
 FLAGS_WITH_VALUE = ("--plugin", "--config-dir", "-cd", "--cfg", "-c", "--package", "-p", "--info", "-i")
 
 

@@ -213,7 +213,7 @@ class StudyConfig:
     margin: float = _setting(0.005, "difference of the metric that would matter; accuracies are fractions", low=0.0)
     baseline: str = _setting("", "variant that the others are compared with, as key=value; empty: the first of each key")
     base_lr: float | None = _setting(None, "learning rate of all variants that do not set their own; null: the recipe's")
-    claims: list[ClaimConfig] = field(default_factory=list, metadata={"doc": "statements that the report judges"})
+    claims: list[ClaimConfig] = field(default_factory=list, metadata={"doc": "statements that the report judges", "choices": ()})
 
 
 @dataclass

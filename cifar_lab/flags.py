@@ -13,6 +13,7 @@ _SWITCHES = {
     "--debug": "debug",
     "--resolve": "resolve",
     "--redo": "redo",
+    "--dry-run": "dry_run",
 }
 _WITH_VALUE = {
     "--plugin": "plugins",
@@ -50,7 +51,9 @@ class Flags:
         package: Part of the configuration that ``--cfg`` prints.
         resolve: Whether ``--cfg`` resolves interpolations.
         info: What ``--info`` prints, empty for nothing.
+        typed: All of it, as it was typed.
         redo: Whether jobs of a sweep that other code ran are run again.
+        dry_run: Whether a sweep ends before its first job, with what it would do.
     """
 
     overrides: list[str] = field(default_factory=list)
@@ -63,7 +66,20 @@ class Flags:
     package: str = ""
     resolve: bool = False
     info: str = ""
+    typed: list[str] = field(default_factory=list)
     redo: bool = False
+    dry_run: bool = False
+
+    @property
+    def study(self) -> str:
+        """The study that was named; empty for none."""
+        named = [text.partition("=")[2] for text in self.overrides if text.partition("=")[0].lstrip("+") == "study"]
+        return named[-1] if named and named[-1] != "null" else ""
+
+    @property
+    def is_sweep(self) -> bool:
+        """Whether several runs are asked for."""
+        return self.multirun or bool(self.study)
 
     def for_hydra(self) -> list[str]:
         """The same as arguments for Hydra: flags first, then overrides."""
@@ -84,7 +100,7 @@ def parse_flags(arguments: Sequence[str]) -> Flags:
     Raises:
         ConfigError: An unknown flag, or one without its value.
     """
-    flags, rest = Flags(), list(arguments)
+    flags, rest = Flags(typed=list(arguments)), list(arguments)
     while rest:
         word = rest.pop(0)
         name, equals, value = word.partition("=")
@@ -106,8 +122,10 @@ def parse_flags(arguments: Sequence[str]) -> Flags:
             flags.overrides.append(word)
     if (flags.package or flags.resolve) and not flags.show:
         raise ConfigError(f"{'--package' if flags.package else '--resolve'} needs --cfg job")
-    if flags.redo and not flags.multirun:
-        raise ConfigError("--redo needs -m: it is about the jobs of a sweep", hint="a single run is begun anew in another folder")
+    for name, on in (("--redo", flags.redo), ("--dry-run", flags.dry_run)):
+        if on and not flags.is_sweep:
+            hint = "a single run is begun anew in another folder" if flags.redo else "--cfg job shows what a single run would be"
+            raise ConfigError(f"{name} needs -m or study=NAME: it is about the jobs of a sweep", hint=hint)
     return flags
 
 

@@ -25,6 +25,8 @@ GROUPS = {
     "augment": "augment",
     "train": "train",
     "trackers": "tracker",
+    "studies": "study",
+    "ablations": "ablation",
 }
 """What `list` can show -> the configuration group it reads."""
 
@@ -37,11 +39,14 @@ EXAMPLES = (
     ),
     ("a sweep: 2 x 3 runs", "cifar-lab train -m experiment=quickstart optimizer.lr=0.01,0.001 seed=0,1,2"),
     ("in a folder of your choice; again to continue", "cifar-lab train experiment=quickstart hydra.run.dir=outputs/mine"),
+    ("a study: what it asks, then its runs and a report", "cifar-lab train study=small_cnn_kernel seed=range(0,10)"),
     ("your own model", "cifar-lab train --plugin lab.py --config-dir conf model=my_net"),
     ("only show what would run", "cifar-lab train experiment=quickstart --cfg job"),
 )
 FLAGS = (
     ("-m, --multirun", "run every combination of values given as key=a,b or key=range(0,5)"),
+    ("--dry-run", "of a sweep: say what it would run, what its variants change, how long it takes and what it can show"),
+    ("--redo", "of a sweep: run again what other code has run"),
     ("--plugin FILE.py", "add your own models, activations, optimisers, ... (may be repeated)"),
     ("--config-dir DIR", "add your own configurations"),
     ("--cfg job", "print the composed configuration and stop; --package GROUP for a part"),

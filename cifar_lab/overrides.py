@@ -13,7 +13,7 @@ from hydra.errors import HydraException
 from cifar_lab.errors import ConfigError
 from cifar_lab.tables import COMPONENTS, conf_dir
 
-GROUPS = ("data", "augment", "model", "optimizer", "schedule", "train", "tracker")
+GROUPS = ("data", "augment", "model", "optimizer", "schedule", "train", "tracker", "ablation")
 _CODE_KEYS = ("hydra.callbacks", "hydra.job_logging", "hydra.hydra_logging", "hydra.searchpath", "hydra.output_subdir")
 HYDRA_KEYS = ("hydra.run.dir", "hydra.sweep.dir", "hydra/launcher", "hydra.launcher.", "hydra.sweeper.")
 _FOLDER_KEYS = ("hydra.run.dir", "hydra.sweep.dir")

@@ -31,7 +31,9 @@ _LAST_DATA: dict[str, Splits] = {}
 """The last data set of this process, by its settings: the runs of a sweep share it."""
 
 
-def run(config: Config, path: Path, overrides: Sequence[str] = (), *, in_sweep: bool = False) -> dict[str, Any]:
+def run(
+    config: Config, path: Path, overrides: Sequence[str] = (), *, in_sweep: bool = False, shared: bool = False
+) -> dict[str, Any]:
     """Train, test and measure; or continue, or show what is done.
 
     Args:
@@ -39,6 +41,7 @@ def run(config: Config, path: Path, overrides: Sequence[str] = (), *, in_sweep: 
         path: The run folder.
         overrides: What the person typed, for the record.
         in_sweep: Leave the pictures to whoever asks for them later.
+        shared: Other runs have the same device at the same time; for the record of seconds.
 
     Returns:
         The content of result.json.
@@ -54,11 +57,11 @@ def run(config: Config, path: Path, overrides: Sequence[str] = (), *, in_sweep: 
             say(f"already done: {path}")
             show_result(done, str(path))
             return done
-        return _run(config, folder, code, overrides, stop, in_sweep)
+        return _run(config, folder, code, overrides, stop, in_sweep, shared)
 
 
 def _run(
-    config: Config, folder: runs.RunFolder, code: str, overrides: Sequence[str], stop: StopFlag, in_sweep: bool
+    config: Config, folder: runs.RunFolder, code: str, overrides: Sequence[str], stop: StopFlag, in_sweep: bool, shared: bool
 ) -> dict[str, Any]:
     """The run itself, in a folder that is locked."""
     began = time.perf_counter()
@@ -91,6 +94,7 @@ def _run(
         except BaseException as error:
             _record_failure(folder, record, tracker, error)
             raise
+        measured["cost"]["shared"] = shared
         result = {"status": "done", **record, **measured, "seconds": time.perf_counter() - began, "error": None}
         tracker.finish(result)
         folder.write_result(result)

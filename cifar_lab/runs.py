@@ -99,7 +99,16 @@ class RunFolder:
 
     def config(self) -> dict[str, Any] | None:
         """The plain configuration that the folder belongs to; None for a new folder."""
-        path = self.path / "config.yaml"
+        return self.config_in(self.path)
+
+    @staticmethod
+    def config_in(folder: Path) -> dict[str, Any] | None:
+        """The plain configuration that a folder belongs to, without holding it; None where there is none.
+
+        Raises:
+            CheckpointError: Its config.yaml is damaged.
+        """
+        path = folder / "config.yaml"
         if not path.is_file():
             return None
         try:

@@ -128,8 +128,8 @@ def _hydra_aside() -> Iterator[None]:
 
 def _check_hydra(node: DictConfig, overrides: Sequence[str]) -> None:
     """Refuse callbacks, log handlers and foreign ``_target_`` that came in by a file."""
-    if node.mode is not None:
-        raise ConfigError(f"hydra.mode={node.mode}: not allowed in a configuration", hint="-m makes a sweep")
+    if node.mode is not None and node.runtime.choices.get("study") is None:
+        raise ConfigError(f"hydra.mode={node.mode}: only allowed in a study", hint="-m makes a sweep")
     for name in ("env_set", "env_copy"):
         if node.job[name]:
             raise ConfigError(f"hydra.job.{name}: not allowed, configurations are data")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from scipy import optimize, stats
+from scipy import optimize, special, stats
 
 CONFIDENCE = 0.95
 
@@ -150,10 +150,21 @@ def paired_mean_difference(first: Sequence[float], second: Sequence[float], conf
 
     Without any spread among the differences it is that one point.
     """
-    differences = np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64)
-    if len(differences) < 2:
-        raise ValueError(f"{len(differences)} pairs; an interval of their mean needs 2 or more")
-    if np.ptp(differences) == 0:
-        return Interval(float(differences[0]), float(differences[0]))
-    found = stats.ttest_rel(first, second).confidence_interval(confidence)
-    return Interval(float(found.low), float(found.high))
+    if len(first) < 2:
+        raise ValueError(f"{len(first)} pairs; an interval of their mean needs 2 or more")
+    return mean_interval(np.subtract(first, second, dtype=np.float64), confidence)
+
+
+def mean_interval(values: Sequence[float] | np.ndarray, confidence: float = CONFIDENCE) -> Interval:
+    """Student's t interval of a mean; at least two values.
+
+    Without any spread among them it is that one point.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    n = len(values)
+    if n < 2:
+        raise ValueError(f"{n} values; an interval of their mean needs 2 or more")
+    if np.ptp(values) == 0:
+        return Interval(float(values[0]), float(values[0]))
+    mean, half = values.mean(), special.stdtrit(n - 1, (1 + confidence) / 2) * values.std(ddof=1) / math.sqrt(n)
+    return Interval(float(mean - half), float(mean + half))

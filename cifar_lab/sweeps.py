@@ -7,7 +7,8 @@ a finished job is not run twice, an interrupted one continues.
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,9 @@ from cifar_lab.config import Config, to_plain
 from cifar_lab.display import LabConsole
 from cifar_lab.errors import ConfigError
 from cifar_lab.overrides import parse_overrides
+from cifar_lab.rules import check
 from cifar_lab.schema import compose
+from cifar_lab.study.design import is_seed, variant_of
 
 LONGEST_NAME = 120
 
@@ -34,11 +37,13 @@ class Job:
         name: Of its folder, stable: the swept keys and their values.
         overrides: Of this run alone.
         config: What they compose to, checked.
+        variant: What it is a repetition of: the swept overrides without the seed.
     """
 
     name: str
     overrides: tuple[str, ...]
     config: Config
+    variant: str = ""
 
 
 def plan(arguments: Sequence[str], config_dir: str | Path | None = None) -> list[Job]:
@@ -55,12 +60,17 @@ def plan(arguments: Sequence[str], config_dir: str | Path | None = None) -> list
     """
     parsed = parse_overrides(arguments, config_dir)
     swept = [o.key_or_group for o in parsed if o.is_sweep_override()]
+    about = [key for key in swept if key.split(".")[0] in ("study", "sweep")]
+    if about:
+        raise ConfigError(f"{about[0]} has several values: it is about the sweep itself", hint="give it one value")
+    composed = _Composer(config_dir)
     jobs: dict[str, Job] = {}
     for overrides in (o for batch in BasicSweeper.split_arguments(parsed, None) for o in batch):
-        config = compose(overrides, config_dir)
+        config = composed(overrides)
         values = [text for text in overrides if _key(text) in swept]
+        job = Job(folder_name(values) if values else "job", tuple(overrides), config, variant_of(overrides, swept))
         # Places count here: the same training on two devices is two jobs.
-        jobs.setdefault(storage.digest(to_plain(config)), Job(folder_name(values) if values else "job", tuple(overrides), config))
+        jobs.setdefault(storage.digest(to_plain(config)), job)
     if not jobs:
         empty = [o.input_line for o in parsed if o.is_sweep_override()]
         raise ConfigError(
@@ -69,11 +79,54 @@ def plan(arguments: Sequence[str], config_dir: str | Path | None = None) -> list
     return list(jobs.values())
 
 
-def sweep_name(parsed: Sequence[Override]) -> str:
-    """Folder of a sweep: the experiment or model it is about, and the swept keys."""
+class _Composer:
+    """Composes jobs; of jobs that differ in the seed alone only the first two, which takes a tenth of the time.
+
+    Args:
+        config_dir: A person's own folder of configurations.
+    """
+
+    def __init__(self, config_dir: str | Path | None):
+        self._config_dir = config_dir
+        self._first: dict[tuple[str, ...], Config] = {}
+        self._is_plain: dict[tuple[str, ...], bool] = {}
+
+    def __call__(self, overrides: Sequence[str]) -> Config:
+        seed = next((text.partition("=")[2] for text in overrides if text.startswith("seed=")), "")
+        rest = tuple(text for text in overrides if not is_seed(text))
+        if not seed.isdecimal():
+            return compose(overrides, self._config_dir)
+        if self._is_plain.get(rest):
+            config = replace(deepcopy(self._first[rest]), seed=int(seed))
+            try:
+                check(config)
+            except ValueError as error:
+                raise ConfigError(str(error)) from error
+            return config
+        config = compose(overrides, self._config_dir)
+        if rest in self._first:  # the second one: does the seed decide anything else, by an interpolation?
+            self._is_plain[rest] = replace(self._first[rest], seed=config.seed) == config
+        self._first.setdefault(rest, config)
+        return config
+
+
+def own_params(params: Mapping[str, Any], parsed: Sequence[Override]) -> list[str]:
+    """What a study itself sweeps, less what the person gives other values."""
+    given = {o.key_or_group for o in parsed}
+    return [f"{key}={value}" for key, value in params.items() if key not in given]
+
+
+def sweep_name(parsed: Sequence[Override], *, study: str = "") -> str:
+    """Folder of a sweep: the study, or the experiment or model it is about and the swept keys.
+
+    The seeds of a study are not part of it: with more of them it is the same study, continued.
+    """
     fixed = {o.key_or_group: str(o.value()) for o in parsed if not o.is_sweep_override()}
-    about = next((fixed[k] for k in ("study", "experiment", "model") if k in fixed), "small_cnn")
     swept = [o.key_or_group for o in parsed if o.is_sweep_override()]
+    if study:
+        settings = [f"{key}={value}" for key, value in fixed.items() if key.startswith("study.")]
+        return folder_name([study, *settings, *(key for key in swept if key not in ("seed", "ablation"))])
+    about = next((fixed[k] for k in ("experiment", "model") if k in fixed), "small_cnn")
     return folder_name([about, *swept])
 
 

@@ -8,21 +8,18 @@ run is in ``pipeline``.
 import contextlib
 import importlib
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextvars import ContextVar
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from cifar_lab import runs, storage
 from cifar_lab.cores import wait_politely_if_busy
-from cifar_lab.errors import ConfigError, Interrupted, LabError, SweepError, guarded
+from cifar_lab.errors import ConfigError, LabError, guarded
 from cifar_lab.flags import Flags, parse_flags, quoted
 from cifar_lab.plugins import add_all
-
-_REDO: ContextVar[bool] = ContextVar("redo", default=False)
-"""``--redo`` on its way through Hydra."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -52,8 +49,7 @@ def _main(arguments: Sequence[str]) -> None:
 
     wait_politely_if_busy()
     schema.register()
-    if flags.multirun:
-        _REDO.set(flags.redo)
+    if flags.is_sweep:
         _start_sweep(flags)
     elif flags.show or flags.info:
         schema.compose(flags.overrides, flags.config_dir)
@@ -108,75 +104,27 @@ def _job(cfg: Any) -> dict[str, Any] | BaseException:
 
 
 def _start_sweep(flags: Flags) -> None:
-    """Name the sweep's folder and hand over to Hydra, which calls ``run_sweep`` through our sweeper."""
-    from cifar_lab import launcher_rules, schema, sweeps
+    """Name the sweep's folder and hand over to Hydra, which calls ``launching.run_sweep`` through our sweeper."""
+    from cifar_lab import launcher_rules, launching, schema, sweeps
     from cifar_lab.overrides import parse_overrides
 
     parsed = parse_overrides(flags.overrides, flags.config_dir)
-    first = sweeps.first_job(parsed)
-    composed = schema.compose_raw(first, flags.config_dir)
+    composed = schema.compose_raw(sweeps.first_job(parsed), flags.config_dir)
     schema.to_config(composed)
-    overrides = [*launcher_rules.defaults(composed.hydra.launcher._target_), *flags.overrides]
-    if not any(o.key_or_group == "hydra.sweep.dir" for o in parsed):
-        overrides.append(f"hydra.sweep.dir={quoted(Path('outputs/sweeps') / sweeps.sweep_name(parsed))}")
+    own = sweeps.own_params(composed.hydra.sweeper.params or {}, parsed)
+    overrides = [*launcher_rules.defaults(composed.hydra.launcher._target_), *own, *flags.overrides]
+    first = sweeps.first_job(parse_overrides(overrides, flags.config_dir))
+    schema.compose(first, flags.config_dir)
     if flags.show or flags.info:  # Hydra shows one job; the first stands for all
         shown = replace(flags, multirun=False, overrides=first)
         _through_hydra(shown.for_hydra(), lambda _: None)
         return
+    name = sweeps.sweep_name(parsed, study=flags.study)
+    if not any(o.key_or_group == "hydra.sweep.dir" for o in parsed):
+        overrides.append(f"hydra.sweep.dir={quoted(Path('outputs/sweeps') / name)}")
+    command = shlex.join(["cifar-lab", "train", *flags.typed])
+    launching.ASKED.set(launching.Asked(name=flags.study or name, command=command, redo=flags.redo, dry_run=flags.dry_run))
     _through_hydra([*Flags(config_dir=flags.config_dir, multirun=True).for_hydra(), *overrides], _job)
-
-
-def run_sweep(arguments: Sequence[str], config: Any, launcher: Any) -> list[Any]:
-    """Plan, run and sum up a sweep; called by our Hydra sweeper.
-
-    Args:
-        arguments: Overrides of the sweep, some with several values.
-        config: Hydra's whole configuration.
-        launcher: Hydra's launcher, already set up.
-
-    Returns:
-        One result per job.
-
-    Raises:
-        ConfigError: A job is not acceptable; none has started.
-        SweepError: Some jobs failed; the others are done.
-        Interrupted: A signal came; the same command goes on.
-    """
-    from cifar_lab import sweeping, sweeps
-    from cifar_lab.cluster.submitting import launch
-    from cifar_lab.display import say
-    from cifar_lab.parts import check_builders
-
-    jobs = sweeps.plan(arguments, _search_dir(config))
-    check_builders([job.config for job in jobs])
-    where = Path(config.hydra.sweep.dir)
-    todo = sweeping.left_to_do(where, jobs, redo=_REDO.get())
-    sweeping.save_plan(where, jobs)
-    done = f", {len(jobs) - len(todo)} of them done already" if len(todo) < len(jobs) else ""
-    say(f"sweep: {len(jobs)} jobs in {where}{done}")
-    try:
-        if todo:
-            # The plan holds each job's settings: files that change while it waits in a queue do not reach it.
-            launch(launcher, [[f"hydra.sweep.subdir={quoted(job.name)}"] for job in todo])
-    except Interrupted as error:
-        results = [sweeping.read_result(where / job.name) for job in jobs]
-        error.kept = f"{sum(r.get('status') == 'done' for r in results)} of {len(jobs)} jobs done in {where}"
-        error.hint = error.hint or "the same command goes on where this stopped"
-        raise
-    results = {job.name: sweeping.read_result(where / job.name) for job in jobs}  # what a launcher says is not evidence
-    sweeps.show_summary(results)
-    failed = {name: result for name, result in results.items() if result.get("status") != "done"}
-    for name, result in failed.items():
-        say(f"{name}: {sweeps.what_ended_it(result)}; log: {where / name / 'run.log'}")
-    if failed:
-        raise SweepError(sweeps.failure_text(results), hint="the same command runs the failed jobs again")
-    return list(results.values())
-
-
-def _search_dir(config: Any) -> str | None:
-    """The person's ``--config-dir``, as Hydra knows it."""
-    sources = [s.path for s in config.hydra.runtime.config_sources if s.provider == "command-line"]
-    return sources[0] if sources else None
 
 
 def _through_hydra(arguments: Sequence[str], task: Callable[[Any], Any]) -> None:

@@ -6,29 +6,24 @@ within), it is written here.
 """
 
 import contextlib
-import ctypes
-import multiprocessing
 import os
 import signal
-import sys
-import threading
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import TimeoutError as FutureTimeoutError
 from concurrent.futures import wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pebble import ProcessExpired, ProcessPool
+from pebble import ProcessPool
 
 from cifar_lab.errors import Interrupted, JobTimeoutError, KilledError, LabError, LockedError
+from cifar_lab.processes import Slot, error_of, prepare, server_context
 from cifar_lab.signals import StopFlag
 
 POLL_S = 0.2
 GRACE_S = 60.0
 """Seconds in which runs may write a checkpoint after a signal; what is not over by then is killed."""
-_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True)
@@ -46,19 +41,6 @@ class Task:
     folder: Path
     plain: dict[str, Any]
     overrides: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Slot:
-    """What one worker may use.
-
-    Attributes:
-        threads: CPU threads of each of its runs; 0: as its configuration says.
-        gpu: Value of CUDA_VISIBLE_DEVICES; None: as it is.
-    """
-
-    threads: int = 0
-    gpu: str | None = None
 
 
 @dataclass
@@ -132,20 +114,12 @@ class _Worker:
     """A pool of one process: its own slot, its own end, a new process after a death."""
 
     def __init__(self, slot: Slot, plugins: Sequence[Path]):
-        # Forked from a server that has imported torch and has no threads: a fork of this process would hang, and a
-        # process of its own would import for seconds each time that one died.
-        context = multiprocessing.get_context(
-            "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-        )
-        if context.get_start_method() == "forkserver":
-            context.set_forkserver_preload(
-                ["cifar_lab.pipeline", "cifar_lab.schema", "torch._dynamo", "fvcore.nn", "sklearn.metrics"]
-            )
+        context = server_context()
         self._pids = context.SimpleQueue()
         self.slot, self.pid = slot, 0
         self.pool = ProcessPool(
             max_workers=1,
-            initializer=_prepare,
+            initializer=prepare,
             initargs=(self._pids, dict(os.environ), slot, [str(path) for path in plugins]),
             context=context,
         )
@@ -198,7 +172,7 @@ class _Crew:
         """Take in what has ended, waiting a moment for it."""
         for future in wait(self.running, timeout=timeout_s, return_when="FIRST_COMPLETED").done:
             task, worker, began = self.running.pop(future)
-            outcome = Outcome(task.name, _error_of(future, self.timeout_s), time.monotonic() - began)
+            outcome = Outcome(task.name, error_of(future, self.timeout_s), time.monotonic() - began)
             if isinstance(outcome.error, LockedError):  # another sweep runs it: it is waited for, behind all others
                 self.waiting.append(task)
                 time.sleep(POLL_S)
@@ -218,22 +192,6 @@ class _Crew:
             self.collect()
 
 
-def _error_of(future: Any, timeout_s: float) -> LabError | None:
-    """What a future says of its task."""
-    try:
-        return future.result()
-    except FutureTimeoutError:
-        return JobTimeoutError(f"not done after {timeout_s:g} s", hint="sweep.job_timeout=0 lets jobs take their time")
-    except ProcessExpired as error:
-        code = error.exitcode
-        what = (
-            f"killed by {signal.Signals(-code).name}" if code is not None and code < 0 else f"its process ended with code {code}"
-        )
-        return KilledError(what, hint="out of memory is the usual reason for SIGKILL: fewer sweep.workers need less")
-    except Exception as error:
-        return LabError(f"{type(error).__name__}: {error}")
-
-
 def _complete_record(task: Task, outcome: Outcome) -> None:
     """Write down what the run could not."""
     from cifar_lab import runs, storage
@@ -251,40 +209,6 @@ def _complete_record(task: Task, outcome: Outcome) -> None:
 # In the worker
 
 
-def _prepare(pids: Any, environ: dict[str, str], slot: Slot, plugins: list[str]) -> None:
-    """Make a new process a worker."""
-    _die_with_parent()
-    os.environ.clear()  # the server's are those of the first sweep
-    os.environ.update(environ)
-    pids.put(os.getpid())
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # pebble's would end a run before it could say so
-    if slot.gpu is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = slot.gpu
-    # run.log has it all; the terminal is the sweep's
-    sys.stdout = sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115
-    from cifar_lab import schema
-    from cifar_lab.plugins import add_entry_points, add_plugin
-
-    add_entry_points()
-    for path in plugins:
-        add_plugin(path)
-    schema.register()
-
-
-def _die_with_parent() -> None:
-    """End this process when the sweep's ends, however that ends: the server dies with the sweep, and this one with both."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    sweep = multiprocessing.parent_process()
-    assert sweep is not None
-
-    def follow() -> None:
-        sweep.join()
-        os._exit(1)
-
-    threading.Thread(target=follow, daemon=True).start()
-
-
 def _run_task(task: Task, slot: Slot) -> LabError | None:
     """One run; whatever ends it is its outcome."""
     from cifar_lab import pipeline, schema
@@ -292,7 +216,7 @@ def _run_task(task: Task, slot: Slot) -> LabError | None:
     try:
         config = schema.from_plain(task.plain)
         config.threads = config.threads or slot.threads
-        pipeline.run(config, task.folder, task.overrides, in_sweep=True)
+        pipeline.run(config, task.folder, task.overrides, in_sweep=True, shared=slot.shared)
     except LabError as error:
         return error
     except KeyboardInterrupt:

@@ -13,6 +13,7 @@ from cifar_lab.cli import (  # noqa: F401  (they add their commands)
     evidence,
     finding,
     measuring,
+    reporting,
     robustness,
     training,
     watching,
@@ -29,7 +30,7 @@ def version() -> None:
 
 
 _ORDER = (
-    *("train", "status", "list", "runs", "analyze", "compare", "predict", "rerun", "robustness"),
+    *("train", "status", "list", "runs", "analyze", "compare", "report", "predict", "rerun", "robustness"),
     *("cost", "bench", "eda", "schedule", "keep", "results", "verify", "version"),
 )
 app.registered_commands.sort(key=lambda command: _ORDER.index(command.name or getattr(command.callback, "__name__", "")))

@@ -17,6 +17,7 @@ from cifar_lab.errors import ConfigError, DataError, LabError, ResumeError
 PLAN = "plan.json"
 PLAN_SCHEMA = 2
 FACTS = "facts.json"
+REPORT = "report.json"
 METRICS_FILE = "metrics.jsonl"
 RESULT = "result.json"
 
@@ -142,9 +143,8 @@ def load_study(folder: Path | str) -> Study:
     runs = [_run(folder, job) for job in plan["jobs"]]
     names = dict.fromkeys(run.variant for run in runs)
     labels = short_labels(list(names))
-    variants = {
-        name: Variant(name, labels[name], tuple(sorted((r for r in runs if r.variant == name), key=lambda r: r.seed))) for name in names
-    }
+    runs_of = {name: sorted((run for run in runs if run.variant == name), key=lambda run: run.seed) for name in names}
+    variants = {name: Variant(name, labels[name], tuple(runs_of[name])) for name in names}
     settings = _settings(plan["study"])
     facts = storage.read_json(folder / FACTS).get("variants", {}) if (folder / FACTS).is_file() else {}
     baseline = choose_baseline(settings.baseline, list(names))
@@ -215,5 +215,6 @@ def _run(folder: Path, job: Mapping[str, Any]) -> Run:
 
 
 def _settings(plain: Mapping[str, Any]) -> StudyConfig:
-    claims = [ClaimConfig(**claim) for claim in plain.get("claims", [])]
-    return StudyConfig(**{**plain, "claims": claims})
+    settings: dict[str, Any] = dict(plain)
+    settings["claims"] = [ClaimConfig(**claim) for claim in plain.get("claims", [])]
+    return StudyConfig(**settings)

@@ -29,7 +29,7 @@ class LabLauncher(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[Any]:
         """Run the jobs that the sweep planned under these names."""
-        from cifar_lab.sweeping import run_planned
+        from cifar_lab.local import run_planned
 
         assert self.config is not None
         return run_planned(self.config.hydra.sweep.dir, [list(overrides) for overrides in job_overrides])

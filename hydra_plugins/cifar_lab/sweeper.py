@@ -24,11 +24,8 @@ class LabSweeper(BasicSweeper):
 
     def sweep(self, arguments: List[str]) -> Any:  # noqa: UP006
         """Plan, launch and collect; returns one outcome per job."""
-        from cifar_lab.train import run_sweep
+        from cifar_lab.launching import run_sweep
 
         assert self.config is not None
         assert self.launcher is not None
-        params = [f"{key}={value}" for key, value in (self.params or {}).items()]
-        given = {text.partition("=")[0] for text in arguments}
-        overrides = [p for p in params if p.partition("=")[0] not in given] + list(arguments)
-        return run_sweep(overrides, self.config, self.launcher)
+        return run_sweep(list(arguments), self.config, self.launcher)

@@ -1,0 +1,111 @@
+"""A sweep from its command to its findings: planned and looked at, launched, and reported.
+
+What is known before the first job starts is said before it starts; what a launcher says afterwards is not evidence:
+only the results in the jobs' folders are.
+"""
+
+from collections.abc import Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cifar_lab import sweeping, sweeps
+from cifar_lab.display import say
+from cifar_lab.errors import Interrupted, SweepError
+from cifar_lab.flags import quoted
+from cifar_lab.preview import measure_latency_alone, save_facts, show_preview
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the command line said of a sweep, on its way through Hydra.
+
+    Args:
+        name: Of the study, or of the folder.
+        command: As it was typed.
+        redo: Runs of other code are set aside and made again.
+        dry_run: Stop before the first job.
+    """
+
+    name: str = "sweep"
+    command: str = "cifar-lab train"
+    redo: bool = False
+    dry_run: bool = False
+
+
+ASKED: ContextVar[Asked] = ContextVar("asked", default=Asked())  # noqa: B039  (frozen)
+
+
+def run_sweep(arguments: Sequence[str], config: Any, launcher: Any) -> list[Any]:
+    """Plan, run and report a sweep; called by our Hydra sweeper.
+
+    Args:
+        arguments: Overrides of the sweep, some with several values.
+        config: Hydra's whole configuration.
+        launcher: Hydra's launcher, already set up.
+
+    Returns:
+        One result per job.
+
+    Raises:
+        ConfigError: A job is not acceptable; none has started.
+        SweepError: Some jobs failed; the others are done.
+        Interrupted: A signal came; the same command goes on.
+    """
+    from cifar_lab.parts import check_builders
+
+    asked = ASKED.get()
+    where = Path(config.hydra.sweep.dir)
+    jobs = sweeps.plan(arguments, _search_dir(config))
+    check_builders([job.config for job in jobs])
+    todo = sweeping.left_to_do(where, jobs, redo=asked.redo and not asked.dry_run)
+    done = f", {len(jobs) - len(todo)} of them done already" if len(todo) < len(jobs) else ""
+    say(f"sweep: {len(jobs)} jobs in {where}{done}")
+    facts = show_preview(where, jobs, todo) if todo or asked.dry_run else {}
+    if asked.dry_run:
+        say("nothing was started (--dry-run)")
+        return []
+    sweeping.save_plan(where, jobs, name=asked.name, command=asked.command)
+    save_facts(where, facts)
+    _launch(where, jobs, todo, launcher)
+    return _finish(where, jobs)
+
+
+def _launch(where: Path, jobs: Sequence[sweeps.Job], todo: Sequence[sweeps.Job], launcher: Any) -> None:
+    """Hand over what is left to do; a launcher's own failure is said, and the folders are looked at all the same."""
+    from cifar_lab.cluster.submitting import launch
+
+    if not todo:
+        return
+    try:
+        # The plan holds each job's settings: files that change while it waits in a queue do not reach it.
+        launch(launcher, [[f"hydra.sweep.subdir={quoted(job.name)}"] for job in todo])
+    except Interrupted as error:
+        results = [sweeping.read_result(where / job.name) for job in jobs]
+        error.kept = f"{sum(r.get('status') == 'done' for r in results)} of {len(jobs)} jobs done in {where}"
+        error.hint = error.hint or f"the same command goes on where this stopped; `cifar-lab report {where}` shows what there is"
+        raise
+
+
+def _finish(where: Path, jobs: Sequence[sweeps.Job]) -> list[Any]:
+    """Measure latency alone, write the report, sum up."""
+    from cifar_lab.study.report import build_report
+    from cifar_lab.study.screen import show_report
+
+    results = {job.name: sweeping.read_result(where / job.name) for job in jobs}
+    measure_latency_alone(where, jobs)
+    report = build_report(where)
+    show_report(report.findings, report.files)
+    failed = {name: result for name, result in results.items() if result.get("status") != "done"}
+    for name, result in failed.items():
+        say(f"{name}: {sweeps.what_ended_it(result)}; log: {where / name / 'run.log'}")
+    if failed:
+        raise SweepError(sweeps.failure_text(results), hint="the same command runs the failed jobs again")
+    return list(results.values())
+
+
+def _search_dir(config: Any) -> str | None:
+    """The person's ``--config-dir``, as Hydra knows it."""
+    sources = [s.path for s in config.hydra.runtime.config_sources if s.provider == "command-line"]
+    return sources[0] if sources else None

@@ -1,0 +1,143 @@
+"""A process beside this one: how it comes into being, what it may use, and that it never outlives this one."""
+
+import ctypes
+import multiprocessing
+import os
+import pkgutil
+import signal
+import sys
+import threading
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pebble import ProcessExpired, ProcessPool
+
+from cifar_lab.errors import JobTimeoutError, KilledError, LabError
+from cifar_lab.plugins import plugin_files
+
+_PR_SET_PDEATHSIG = 1
+_PRELOADED = ["cifar_lab.preloaded"]
+
+
+@dataclass(frozen=True)
+class Slot:
+    """What one worker may use.
+
+    Attributes:
+        threads: CPU threads of each of its runs; 0: as its configuration says.
+        gpu: Value of CUDA_VISIBLE_DEVICES; None: as it is.
+        shared: Whether other runs have the same device at the same time, so that seconds say little.
+    """
+
+    threads: int = 0
+    gpu: str | None = None
+    shared: bool = False
+
+
+def server_context() -> Any:
+    """How worker processes come into being.
+
+    Forked from a server that has imported torch and has no threads: a fork of this process would hang, and a process
+    that starts from nothing would import for seconds each time that one died.
+    """
+    has_server = "forkserver" in multiprocessing.get_all_start_methods()
+    context: Any = multiprocessing.get_context("forkserver" if has_server else "spawn")
+    if has_server:
+        context.set_forkserver_preload(_PRELOADED)
+    return context
+
+
+def apart(function: str, *args: Any, slot: Slot | None = None, timeout_s: float = 0.0) -> Any:
+    """Call a function in a process of its own and return what it returns.
+
+    Args:
+        function: ``module:name``.
+        args: Plain values.
+        slot: What it may use.
+        timeout_s: Seconds that it may take; 0: no limit.
+
+    Raises:
+        LabError: What it raised, or what became of its process.
+    """
+    slot = slot or Slot()
+    context = server_context()
+    initargs = (context.SimpleQueue(), dict(os.environ), slot, [str(path) for path in plugin_files()])
+    pool = ProcessPool(max_workers=1, initializer=prepare, initargs=initargs, context=context)
+    try:
+        future = pool.schedule(_call, args=(function, args, slot), timeout=timeout_s or None)
+        future.exception()
+        error = error_of(future, timeout_s)
+        if isinstance(error, LabError):
+            raise error
+        return future.result()
+    finally:
+        pool.stop()
+        pool.join()
+
+
+def error_of(future: Any, timeout_s: float) -> LabError | None:
+    """What a future says of its task."""
+    try:
+        return future.result()
+    except FutureTimeoutError:
+        return JobTimeoutError(f"not done after {timeout_s:g} s", hint="sweep.job_timeout=0 lets jobs take their time")
+    except ProcessExpired as error:
+        code = error.exitcode
+        what = (
+            f"killed by {signal.Signals(-code).name}" if code is not None and code < 0 else f"its process ended with code {code}"
+        )
+        return KilledError(what, hint="out of memory is the usual reason for SIGKILL: fewer sweep.workers need less")
+    except Exception as error:
+        return LabError(f"{type(error).__name__}: {error}")
+
+
+def prepare(pids: Any, environ: dict[str, str], slot: Slot, plugins: list[str]) -> None:
+    """Make a new process a worker.
+
+    Args:
+        pids: Hears its process id.
+        environ: Environment of whoever wants it.
+        slot: What it may use.
+        plugins: Files of a person's own components.
+    """
+    _die_with_parent()
+    os.environ.clear()  # the server's are those of the first sweep
+    os.environ.update(environ)
+    pids.put(os.getpid())
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # pebble's would end a run before it could say so
+    if slot.gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = slot.gpu
+    # run.log has it all; the terminal is the sweep's
+    sys.stdout = sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115
+    from cifar_lab import schema
+    from cifar_lab.plugins import add_entry_points, add_plugin
+
+    add_entry_points()
+    for path in plugins:
+        add_plugin(path)
+    schema.register()
+
+
+def _die_with_parent() -> None:
+    """End this process when the sweep's ends, however that ends: the server dies with the sweep, and this one with both."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    sweep = multiprocessing.parent_process()
+    assert sweep is not None
+
+    def follow() -> None:
+        sweep.join()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
+def _call(function: str, args: tuple[Any, ...], slot: Slot) -> Any:
+    """A function by its name; torch has the threads of the slot."""
+    import torch
+
+    if slot.threads:
+        torch.set_num_threads(slot.threads)
+    return pkgutil.resolve_name(function)(*args)

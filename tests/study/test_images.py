@@ -1,0 +1,169 @@
+"""Classes and images of made-up sweeps, against counting in plain loops."""
+
+import io
+import itertools
+import math
+
+import numpy as np
+import pytest
+from made_sweep import CLASSES, IMAGES, make_sweep
+from scipy import stats
+from sklearn.metrics import confusion_matrix
+
+from cifar_lab import storage
+from cifar_lab.study.design import load_study
+from cifar_lab.study.images import (
+    Answers,
+    changes_between,
+    confusion_counts,
+    image_changes,
+    load_answers,
+    mean_confusion,
+    most_confused,
+    recall_changes,
+)
+
+NONE, FIVE = "ablation=none", "ablation=kernel5"
+SIDES = {NONE: [0.70, 0.71, 0.69], FIVE: [0.80, 0.82, 0.79]}
+
+
+def given(rows, belief=None):
+    """Answers by seed from rows of right (1) and wrong (0) images of class 0."""
+    found = {}
+    for seed, row in enumerate(rows):
+        row = np.array(row)
+        likely = np.full(len(row), 0.5, dtype=np.float32) if belief is None else np.array(belief[seed], dtype=np.float32)
+        found[seed] = Answers(np.zeros(len(row), dtype=np.int64), 1 - row, likely, np.arange(len(row)) + 100)
+    return found
+
+
+def test_only_one_side_means_all_seeds_of_it_and_none_of_the_other():
+    #            both  gained  lost  churn  gained  neither
+    variant = [[1, 1, 0, 1, 1, 0], [1, 1, 0, 0, 1, 0]]
+    baseline = [[1, 0, 1, 0, 0, 0], [1, 0, 1, 1, 0, 0]]
+    belief = [[0.9, 0.6, 0.1, 0.5, 0.9, 0.1]] * 2, [[0.9, 0.4, 0.8, 0.5, 0.1, 0.1]] * 2
+    found = changes_between("v", given(variant, belief[0]), given(baseline, belief[1]))
+    assert found.only_variant.tolist() == [4, 1]  # the belief in the truth rose most in 4
+    assert found.only_baseline.tolist() == [2]
+    assert (found.n, found.images) == (2, 6)
+    # images with 2 of 4 runs right: 1, 2, 3, 4; one in C(4, 2) = 6 of each would be so
+    assert found.expected == pytest.approx(4 / 6)
+    # only image 3 is disputed between the seeds of a side, on both sides
+    assert found.churn == pytest.approx(1 / 6)
+    assert found.between == pytest.approx((4 + 4) / 12)
+    assert found.ids.tolist() == [100, 101, 102, 103, 104, 105]
+
+
+def test_what_is_expected_is_the_mean_over_all_ways_to_choose_sides():
+    rng = np.random.default_rng(3)
+    rows = (rng.random((6, 40)) < rng.random(40)).astype(int)
+    found = changes_between("v", given(rows[:3]), given(rows[3:]))
+    counts = []
+    for side in itertools.combinations(range(6), 3):
+        rest = [k for k in range(6) if k not in side]
+        counts.append(int((rows[list(side)].all(0) & ~rows[rest].any(0)).sum()))
+    assert len(counts) == math.comb(6, 3)
+    assert found.expected == pytest.approx(np.mean(counts))
+    pairs = [(a, b) for side in ((0, 1, 2), (3, 4, 5)) for a, b in itertools.combinations(side, 2)]
+    assert found.churn == pytest.approx(np.mean([(rows[a] != rows[b]).mean() for a, b in pairs]))
+
+
+def test_alike_recipes_show_what_is_expected_and_better_ones_more(tmp_path):
+    sides = {NONE: [0.7] * 4, "ablation=same": [0.7] * 4, FIVE: [0.85] * 4}
+    found = image_changes(load_study(make_sweep(tmp_path, sides)))
+    same, five = found["ablation=same"], found[FIVE]
+    assert abs(len(same.only_variant) - same.expected) < 4 * math.sqrt(same.expected) + 2
+    assert len(five.only_variant) > five.expected + 4 * math.sqrt(five.expected)
+    assert five.images == IMAGES
+    assert set(found) == {"ablation=same", FIVE}
+
+
+def test_what_cannot_be_compared_says_why():
+    found = changes_between("v", {0: given([[1, 0]])[0]}, {1: given([[1, 0]])[0]})
+    assert (found.images, found.reason) == (0, "no seed has saved answers on both sides")
+    found = changes_between("v", given([[1, 0]]), given([[1, 0, 1]]))
+    assert found.reason == "the runs were tested on different images"
+    one = changes_between("v", given([[1, 0]]), given([[0, 0]]))
+    assert (one.n, one.churn, one.between, one.expected) == (1, None, 0.5, 0.5)
+
+
+def test_answers_are_read_back(tmp_path):
+    study = load_study(make_sweep(tmp_path, SIDES))
+    run = study.runs[0]
+    found = load_answers(run)
+    assert found is not None
+    assert found.right.mean() == run.result["metrics"]["test"]["accuracy"] == 0.70
+    assert found.ids[0] == 50_000
+    # logits of 4 for the answer and 0 for four others
+    assert np.unique(found.belief.round(4)).tolist() == pytest.approx(
+        [1 / (math.e**4 + 4), math.e**4 / (math.e**4 + 4)], abs=1e-4
+    )
+    assert len(load_answers(run, "val").labels) == IMAGES // 2
+    assert load_answers(run, "train") is None
+
+
+@pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 no archive", None])
+def test_missing_and_damaged_answers_are_none(tmp_path, damage):
+    study = load_study(make_sweep(tmp_path, SIDES))
+    path = study.runs[0].folder / "predictions.npz"
+    if damage is None:
+        whole = path.read_bytes()
+        damage = whole[: len(whole) // 2]
+    storage.write_bytes(path, damage)
+    assert load_answers(study.runs[0]) is None
+    # the seed is no pair any more
+    assert image_changes(study)[FIVE].n == 2
+    assert mean_confusion(study, NONE)[1] == 2
+
+
+def test_confusions_are_sklearns(tmp_path):
+    study = load_study(make_sweep(tmp_path, SIDES, confused={"bird": "airplane"}))
+    matrices = []
+    for run in study.variants[NONE].runs:
+        answers = load_answers(run)
+        expected = confusion_matrix(answers.labels, answers.predicted, labels=range(5))
+        assert np.array_equal(confusion_counts(answers, 5), expected)
+        matrices.append(expected)
+    mean, n = mean_confusion(study, NONE)
+    assert n == 3
+    assert mean == pytest.approx(np.mean(matrices, axis=0))
+    first, second = most_confused(study, NONE, 2)
+    assert (first.true, first.answer, first.n) == ("bird", "airplane", 3)
+    assert first.a_run == pytest.approx(mean[1, 0])
+    assert first.a_run > second.a_run > 0
+    assert len(most_confused(study, NONE, 100)) == np.count_nonzero(mean - np.diag(np.diag(mean)))
+
+
+def test_recalls_change_by_pairs(tmp_path):
+    study = load_study(make_sweep(tmp_path, {NONE: [*SIDES[NONE], 0.7], FIVE: [*SIDES[FIVE], "E-OOM"]}))
+    found = recall_changes(study, FIVE)
+    assert [one.name for one in found] == list(CLASSES)
+    for k, one in enumerate(found):
+        sides = []
+        for variant in (FIVE, NONE):
+            answers = [load_answers(run) for run in study.variants[variant].runs[:3]]
+            sides.append([a.right[a.labels == k].mean() for a in answers])
+        expected = stats.ttest_rel(*sides).confidence_interval(0.95)
+        assert one.n == 3
+        assert one.interval == pytest.approx((expected.low, expected.high), rel=1e-6)
+        assert (one.variant, one.baseline) == pytest.approx((np.mean(sides[0]), np.mean(sides[1])))
+        assert one.difference == pytest.approx(one.variant - one.baseline)
+
+
+def test_nothing_done_changes_nothing(tmp_path):
+    study = load_study(make_sweep(tmp_path, {NONE: [0.7], FIVE: ["waiting"]}))
+    assert [one.difference for one in recall_changes(study, FIVE)] == [None] * 5
+    assert image_changes(study)[FIVE].images == 0
+    assert most_confused(study, FIVE) == []
+    assert mean_confusion(study, FIVE) == (None, 0)
+
+
+def test_logits_far_from_zero_stay_finite(tmp_path):
+    make_sweep(tmp_path, {NONE: [0.7]})
+    logits = 1e4 * np.eye(5, dtype=np.float32)
+    packed = io.BytesIO()
+    np.savez(packed, test_logits=logits, test_labels=np.array([0, 1, 2, 3, 0]))
+    storage.write_bytes(tmp_path / f"{NONE},seed=0" / "predictions.npz", packed.getvalue())
+    found = load_answers(load_study(tmp_path).runs[0])
+    assert found.belief.tolist() == [1, 1, 1, 1, 0]
+    assert found.ids.tolist() == [0, 1, 2, 3, 4]
