@@ -90,12 +90,13 @@ def _launch(where: Path, jobs: Sequence[sweeps.Job], todo: Sequence[sweeps.Job],
 
 def _finish(where: Path, jobs: Sequence[sweeps.Job]) -> list[Any]:
     """Measure latency alone, write the report, sum up."""
+    from cifar_lab.saved import find_test_images
     from cifar_lab.study.report import build_report
     from cifar_lab.study.screen import show_report
 
     results = {job.name: sweeping.read_result(where / job.name) for job in jobs}
     measure_latency_alone(where, jobs)
-    report = build_report(where)
+    report = build_report(where, test_images=find_test_images())
     show_report(report.findings, report.files)
     failed = {name: result for name, result in results.items() if result.get("status") != "done"}
     for name, result in failed.items():

@@ -9,6 +9,7 @@ from rich.live import Live
 from rich.table import Table
 
 from cifar_lab import storage
+from cifar_lab.cluster.gpus import visible_gpus
 from cifar_lab.display import LabConsole, duration
 from cifar_lab.errors import ConfigError, LabError
 from cifar_lab.plugins import plugin_files
@@ -54,7 +55,7 @@ def choose_slots(workers: int, count: int, device: str, threads: int) -> list[Sl
     Raises:
         ConfigError: More workers than the device that was named allows.
     """
-    gpus = _gpus() if device in ("auto", "cuda") else []
+    gpus = visible_gpus() if device in ("auto", "cuda") else []
     if gpus:
         wanted = min(workers or len(gpus), count)
         share = threads or max(1, _cores() // wanted)
@@ -65,16 +66,6 @@ def choose_slots(workers: int, count: int, device: str, threads: int) -> list[Sl
         return [Slot(threads)]
     wanted = min(workers or max(1, min(_cores(), _free_bytes() // _BYTES_PER_WORKER)), count)
     return [Slot(threads or max(1, _cores() // wanted), shared=wanted > 1) for _ in range(wanted)]
-
-
-def _gpus() -> list[str]:
-    """What CUDA_VISIBLE_DEVICES has to be for each GPU."""
-    import torch
-
-    if not torch.cuda.is_available():
-        return []
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return visible.split(",") if visible else [str(index) for index in range(torch.cuda.device_count())]
 
 
 def _cores() -> int:

@@ -53,6 +53,7 @@ def measure(
     stop: StopFlag,
     *,
     pictures: bool = True,
+    shared: bool = False,
     test: bool = True,
 ) -> dict[str, Any]:
     """Predict every split once with the selected weights, save the predictions, and say all there is to say of them.
@@ -82,7 +83,7 @@ def measure(
     stopped_early = parts.state.stopper.reason or None
     if test:
         _draw(config, splits, predictions["test"][1], folder.path, rows, best_epoch, stopped_early, pictures)
-    cost = {**parts.cost, **_effort(parts, rows)}
+    cost = {**parts.cost, **_effort(parts, rows), "shared": shared}
     cost |= _speed(config, parts, cost["train_s"])
     if features.by_split:
         cost["features_s"] = features.seconds

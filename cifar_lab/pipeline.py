@@ -113,7 +113,6 @@ def _run(
         except BaseException as error:
             _record_failure(folder, record, tracker, error)
             raise
-        measured["cost"]["shared"] = wishes.shared
         result = {"status": "done", **record, **measured, "seconds": time.perf_counter() - began, "error": None}
         tracker.finish(result)
         folder.write_result(result)
@@ -152,7 +151,9 @@ def _train_and_measure(
             tracker.note(f"stopped after epoch {state.progress.epochs_done}: {state.stopper.reason}")
         tracker.display.close()
         best_epoch = outcome.select_weights(config, parts, folder.path)
-        return outcome.measure(config, parts, features, folder, best_epoch, stop, pictures=wishes.pictures, test=wishes.test)
+        return outcome.measure(
+            config, parts, features, folder, best_epoch, stop, pictures=wishes.pictures, shared=wishes.shared, test=wishes.test
+        )
 
 
 def _splits(config: Config, tracker: Tracker, stop: StopFlag) -> Splits:

@@ -50,6 +50,8 @@ def look_at(plains: list[dict[str, Any]], threads: int) -> list[dict[str, Any]]:
             found.append(_look_at(config, counts))
         except LabError as error:
             found.append({"error": error.what})
+        except (Exception, SystemExit) as error:  # of a person's own model; the job itself will say more
+            found.append({"error": f"{type(error).__name__}: {error}"})
     return found
 
 
@@ -148,6 +150,6 @@ def latency_alone(plains: list[dict[str, Any]]) -> list[dict[str, Any] | None]:
                 max_s=_LATENCY_S,
             )["latency"]
             found.append({**measured, "threads": torch.get_num_threads()})
-        except LabError:
+        except (Exception, SystemExit):  # the runs of this variant have said why
             found.append(None)
     return found

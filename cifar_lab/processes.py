@@ -118,7 +118,7 @@ def error_of(future: Any, timeout_s: float = 0.0) -> LabError | None:
             f"killed by {signal.Signals(-code).name}" if code is not None and code < 0 else f"its process ended with code {code}"
         )
         return KilledError(what, hint="out of memory is the usual reason for SIGKILL: fewer sweep.workers need less")
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         return LabError(f"{type(error).__name__}: {error}")
 
 

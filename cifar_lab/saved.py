@@ -8,6 +8,7 @@ A folder of evidence (outputs/reference/NAME) is read as well; it has test predi
 """
 
 import zlib
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ import numpy as np
 import yaml
 
 from cifar_lab import storage
-from cifar_lab.errors import CheckpointError
+from cifar_lab.errors import CheckpointError, LabError
 from cifar_lab.metrics import softmax
 
 if TYPE_CHECKING:
@@ -55,6 +56,25 @@ def load_run(path: Path | str, *, tested: bool = True) -> "SavedRun":
             hint=f"its overrides.txt with hydra.run.dir={path} behind `cifar-lab train` tests it, without training again",
         )
     return SavedRun(path, result)
+
+
+def find_test_images(root: str | None = None) -> Callable[[Any], np.ndarray | None]:
+    """What finds the test images of a study's run: on this disk only, and only where they are those that it was tested on.
+
+    Args:
+        root: Where they are now, if not where the run found them.
+
+    Returns:
+        Function of a run with a ``folder``: uint8 [N, 3, H, W], or None where they cannot be had.
+    """
+
+    def find(run: Any) -> np.ndarray | None:
+        try:
+            return load_run(run.folder).splits(root, download=False).test.images.numpy()
+        except (LabError, OSError, KeyError, TypeError):
+            return None  # a page then names the images by their numbers, and says so
+
+    return find
 
 
 class SavedRun:

@@ -57,10 +57,10 @@ ROOMS: dict[str, set[str]] = {
     "processes": {*BASE, "plugins", "schema"},
     "workers": {*BASE, "pipeline", "processes", "runs", "schema"},
     "sweeping": {*BASE, "plugins", "runs", "study", "sweeps", "workers"},
-    "local": {*BASE, "display", "plugins", "processes", "sweeping", "tracking", "workers"},
+    "local": {*BASE, "cluster", "display", "plugins", "processes", "sweeping", "tracking", "workers"},
     "probing": {*BASE, "analysis", "costing", "data", "engine", "optim", "runtime", "schema"},
     "preview": {*BASE, "paired", "display", "local", "processes", "runs", "study", "sweeping", "sweeps"},
-    "launching": {*BASE, "cluster", "display", "flags", "parts", "preview", "study", "sweeping", "sweeps"},
+    "launching": {*BASE, "cluster", "display", "flags", "parts", "preview", "saved", "study", "sweeping", "sweeps"},
     # 6: where configuration and parts are joined
     "pretrained": {*BASE, "data", "engine"},
     "parts": {*BASE, "analysis", "data", "engine", "models", "optim", "plugins", "pretrained", "runtime", "tables"},

@@ -359,6 +359,7 @@ def recorded(folder: Path) -> list:
     return optuna.load_study(study_name=None, storage=optuna.storages.journal.JournalStorage(backend)).trials
 
 
+@pytest.mark.slow
 def test_two_workers_share_one_search_and_the_same_command_shows_it_again(tmp_path):
     words = (*SMOKE, *SPACE, "--trials", "4", "--workers", "2", "--name", "two", "--seed", "1")
     said = tune(tmp_path, *words)

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from rig import ROOT, SMOKE
 
-from cifar_lab import sweeping
+from cifar_lab import local
 from cifar_lab.errors import ConfigError
-from cifar_lab.workers import Slot
+from cifar_lab.processes import Slot
 
 LAB = '''
 import os, signal, sys, time
@@ -116,17 +116,17 @@ def test_no_worker_outlives_a_sweep_and_it_goes_on(tmp_path, signum):
 
 
 def test_workers_share_the_cores(monkeypatch):
-    monkeypatch.setattr(sweeping, "_cores", lambda: 8)
-    monkeypatch.setattr(sweeping, "_free_bytes", lambda: 7 * 2**30)
-    monkeypatch.setattr(sweeping, "_gpus", list)
-    choose = sweeping.choose_slots
-    assert choose(0, 100, "cpu", 0) == [Slot(2)] * 3, "7 GiB are enough for three"
-    assert choose(4, 100, "auto", 0) == [Slot(2)] * 4
-    assert choose(4, 2, "cpu", 0) == [Slot(4)] * 2
-    assert choose(4, 100, "cpu", 3) == [Slot(3)] * 4
-    monkeypatch.setattr(sweeping, "_gpus", lambda: ["2", "5"])
+    monkeypatch.setattr(local, "_cores", lambda: 8)
+    monkeypatch.setattr(local, "_free_bytes", lambda: 7 * 2**30)
+    monkeypatch.setattr(local, "visible_gpus", list)
+    choose = local.choose_slots
+    assert choose(0, 100, "cpu", 0) == [Slot(2, shared=True)] * 3, "7 GiB are enough for three"
+    assert choose(4, 100, "auto", 0) == [Slot(2, shared=True)] * 4
+    assert choose(4, 2, "cpu", 0) == [Slot(4, shared=True)] * 2
+    assert choose(4, 100, "cpu", 3) == [Slot(3, shared=True)] * 4
+    monkeypatch.setattr(local, "visible_gpus", lambda: ["2", "5"])
     assert choose(0, 100, "auto", 0) == [Slot(4, "2"), Slot(4, "5")]
-    assert [slot.gpu for slot in choose(4, 100, "cuda", 0)] == ["2", "5", "2", "5"]
+    assert [(slot.gpu, slot.shared) for slot in choose(4, 100, "cuda", 0)] == [("2", True), ("5", True)] * 2
     assert choose(0, 100, "cpu", 0)[0].gpu is None
     assert choose(1, 100, "cuda:1", 0) == [Slot(0)]
     with pytest.raises(ConfigError, match=r"sweep\.workers=2 with device=cuda:1; one device runs one job at a time"):

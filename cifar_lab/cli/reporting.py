@@ -1,13 +1,10 @@
 """The command that turns a sweep into a finding."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from cifar_lab.cli.app import app
-
-if TYPE_CHECKING:
-    from cifar_lab.study.report import TestImages
 
 
 @app.command()
@@ -35,6 +32,7 @@ def report(
     from cifar_lab.errors import guarded
 
     def work() -> None:
+        from cifar_lab.saved import find_test_images
         from cifar_lab.study.report import build_report
         from cifar_lab.study.screen import show_report
 
@@ -42,23 +40,8 @@ def report(
             folder,
             figure_formats=[name.strip() for name in figures.split(",") if name.strip()],
             table_formats=[name.strip() for name in tables.split(",") if name.strip()],
-            test_images=_test_images(data_root) if gallery else None,
+            test_images=find_test_images(data_root) if gallery else None,
         )
         show_report(made.findings, made.files)
 
     raise typer.Exit(guarded(work, debug=debug))
-
-
-def _test_images(root: str | None) -> "TestImages":
-    """What finds the test images of a run: on this disk only, and only where they are those that it was tested on."""
-
-    def find(run):
-        from cifar_lab.errors import LabError
-        from cifar_lab.saved import load_run
-
-        try:
-            return load_run(run.folder).splits(root, download=False).test.images.numpy()
-        except (LabError, OSError, KeyError, TypeError):
-            return None  # the page then names the images by their numbers, and says so
-
-    return find

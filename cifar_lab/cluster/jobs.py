@@ -40,7 +40,7 @@ def run_job(task: Task, folder: Path, number: int) -> dict[str, Any] | LabError:
 
         config = schema.from_plain(task.plain)
         config.threads = config.threads or _threads_given()
-        return _when_free(lambda: pipeline.run(config, folder, task.overrides, in_sweep=True))
+        return _when_free(lambda: pipeline.run(config, folder, task.overrides, in_sweep=True, shared=_shares_machine()))
     except Interrupted as error:
         if "SUBMITIT_EXECUTOR" in os.environ:
             raise SystemExit(error.exit_code) from error
@@ -81,6 +81,11 @@ def _take_gpu(device: str, number: int) -> None:
 def _in_a_process_of_its_own() -> bool:
     """Whether a cluster started this process; Hydra's basic launcher runs jobs one after the other in the person's."""
     return "SUBMITIT_EXECUTOR" in os.environ or _in_ray()
+
+
+def _shares_machine() -> bool:
+    """Whether this machine runs other jobs of the sweep on the same CPUs; Slurm and Ray give each its own."""
+    return os.environ.get("SUBMITIT_EXECUTOR") == "local"
 
 
 def _in_ray() -> bool:
