@@ -1,5 +1,6 @@
 """What is said of a sweep before its first job starts: what its variants change, how long it will take, what it can show."""
 
+import platform
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,8 +14,8 @@ from cifar_lab.display import duration, say
 from cifar_lab.errors import LabError
 from cifar_lab.local import choose_slots
 from cifar_lab.paired import attainable_p, smallest_detectable
+from cifar_lab.plugins import plugin_files
 from cifar_lab.processes import apart
-from cifar_lab.study.asked import check_claims
 from cifar_lab.study.audit import audit
 from cifar_lab.study.design import FACTS, choose_baseline
 from cifar_lab.study.estimate import SEED_SD, estimate, power_lines, readable_size
@@ -22,18 +23,21 @@ from cifar_lab.sweeping import read_facts, read_result
 from cifar_lab.sweeps import Job
 
 _SHOWN = 20
+_PATIENCE_S = 900.0
+"""Seconds after which a look at variants, or their latency, is given up: the sweep itself can do without."""
 
 
-def show_preview(where: Path, jobs: Sequence[Job], todo: Sequence[Job]) -> dict[str, dict[str, Any]]:
+def show_preview(where: Path, jobs: Sequence[Job], todo: Sequence[Job], *, here: bool = True) -> dict[str, dict[str, Any]]:
     """Say what is known of a sweep.
 
     Args:
         where: Its folder.
         jobs: All of it.
         todo: What is left.
+        here: Whether they run on this machine; of another nobody knows how long they will take.
 
     Returns:
-        Facts of each variant.
+        Facts of each variant that could be looked at.
 
     Raises:
         ConfigError: ``study.baseline``, or a variant, metric or class of a claim, is none.
@@ -42,15 +46,18 @@ def show_preview(where: Path, jobs: Sequence[Job], todo: Sequence[Job]) -> dict[
     names = list(dict.fromkeys(job.variant for job in jobs))
     study = jobs[0].config.study
     baseline = choose_baseline(study.baseline, names)
-    check_claims(study, names)
     slots = choose_slots(jobs[0].config.sweep.workers, len(todo) or 1, jobs[0].config.device, jobs[0].config.threads)
     facts = _facts(where, {name: first[name] for name in names}, slots[0].threads)
     settings = {name: _settings(first[name]) for name in names}
     _show_changes(baseline, settings, facts)
     seconds = {name: [s for s in _seconds(where, jobs, name) if s is not None] for name in names}
     paced = {name: {**facts[name], **({"train_s": float(np.mean(s))} if s else {})} for name, s in seconds.items()}
+    if not here:
+        for name in paced:
+            paced[name] = {**paced[name], "train_s": None}
     effort = estimate(Counter(job.variant for job in todo), paced, len(slots))
     at_once = f"{len(slots)} at once" if len(slots) > 1 else "one after the other"
+    at_once = at_once if here else "as many at once as the cluster allows"
     time = f"about {duration(effort.seconds)}" if effort.seconds is not None else "time unknown"
     disk = f", {readable_size(effort.size_bytes)} of disk" if effort.size_bytes is not None else ""
     say(f"{len(todo)} runs to do, {at_once}: {time}{disk}")
@@ -60,7 +67,7 @@ def show_preview(where: Path, jobs: Sequence[Job], todo: Sequence[Job]) -> dict[
     detectable = smallest_detectable(sd * 2**0.5, count, others) if count > 1 and others else None
     for line in power_lines(count, others, smallest, detectable, sd, measured=measured):
         say(line)
-    return facts
+    return {name: found for name, found in facts.items() if found.get("train_images") is not None}  # the rest is looked at again
 
 
 def _show_changes(baseline: str, settings: Mapping[str, Mapping[str, Any]], facts: Mapping[str, Mapping[str, Any]]) -> None:
@@ -79,19 +86,24 @@ def _show_changes(baseline: str, settings: Mapping[str, Mapping[str, Any]], fact
 def _facts(where: Path, first: Mapping[str, Job], threads: int) -> dict[str, dict[str, Any]]:
     """Of every variant, from the folder or by building its model in a process of its own."""
     known = read_facts(where)
-    digests = {name: runs.config_digest(job.config) for name, job in first.items()}
-    missing = [name for name in first if known.get(name, {}).get("config") != digests[name]]
+    # Another device, machine or state of the code may make other facts of the same configuration.
+    code, host = runs.code_digest(plugin_files()), platform.node()
+    digests = {
+        name: storage.digest([runs.config_digest(job.config), job.config.device, job.config.threads, code, host])
+        for name, job in first.items()
+    }
+    missing = [name for name in first if known.get(name, {}).get("of") != digests[name]]
     if missing:
         say(f"looking at {len(missing)} variant{'s' * (len(missing) > 1)}")
         plains = [to_plain(first[name].config) for name in missing]
         try:
-            looked = apart("cifar_lab.probing:look_at", plains, threads)
+            looked = apart("cifar_lab.probing:look_at", plains, threads, timeout_s=_PATIENCE_S)
         except LabError as error:
             looked = [{"error": error.what}] * len(missing)
         for name, found in zip(missing, looked, strict=True):
             if "error" in found:
                 say(f"note: {name or 'the first job'} could not be looked at: {found['error']}")
-            known[name] = {"config": digests[name], **found}
+            known[name] = {"of": digests[name], **found}
     return {name: known[name] for name in first}
 
 
@@ -132,8 +144,16 @@ def measure_latency_alone(where: Path, jobs: Sequence[Job]) -> None:
         return
     say(f"measuring the latency of {len(wanted)} variant{'s' * (len(wanted) > 1)}")
     try:
-        measured = apart("cifar_lab.probing:latency_alone", [to_plain(first[name].config) for name in wanted])
+        measured = apart(
+            "cifar_lab.probing:latency_alone", [to_plain(first[name].config) for name in wanted], timeout_s=_PATIENCE_S
+        )
     except LabError as error:
         say(f"note: latency could not be measured: {error.what}")
         return
-    save_facts(where, {name: {**known.get(name, {}), "latency": found} for name, found in zip(wanted, measured, strict=True)})
+    save_facts(
+        where,
+        {
+            name: {"train_images": 0, **known.get(name, {}), "latency": found}
+            for name, found in zip(wanted, measured, strict=True)
+        },
+    )

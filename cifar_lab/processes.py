@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import BrokenExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,18 +56,25 @@ class Worker:
     """A pool of one process: its own slot, its own end, a new process after a death."""
 
     def __init__(self, slot: Slot, plugins: Sequence[Path]):
+        self.slot, self.pid = slot, 0
+        self._plugins = [str(path) for path in plugins]
+        self._open()
+
+    def _open(self) -> None:
         context = server_context()
         self._pids = context.SimpleQueue()
-        self.slot, self.pid = slot, 0
         self.pool = ProcessPool(
             max_workers=1,
             initializer=prepare,
-            initargs=(self._pids, dict(os.environ), slot, [str(path) for path in plugins]),
+            initargs=(self._pids, dict(os.environ), self.slot, self._plugins),
             context=context,
         )
 
     def start(self, work: Callable[..., Any], *args: Any, timeout_s: float = 0.0) -> Any:
         """Begin with something, told which slot it has; returns its future."""
+        if not self.pool.active:  # its process died while it had nothing to do
+            self.end()
+            self._open()
         return self.pool.schedule(work, args=(*args, self.slot), timeout=timeout_s or None)
 
     def end(self) -> None:
@@ -118,6 +126,8 @@ def error_of(future: Any, timeout_s: float = 0.0) -> LabError | None:
             f"killed by {signal.Signals(-code).name}" if code is not None and code < 0 else f"its process ended with code {code}"
         )
         return KilledError(what, hint="out of memory is the usual reason for SIGKILL: fewer sweep.workers need less")
+    except BrokenExecutor:  # it died with nothing to do
+        return KilledError("its process died", hint="out of memory is the usual reason: fewer sweep.workers need less")
     except (Exception, SystemExit) as error:
         return LabError(f"{type(error).__name__}: {error}")
 

@@ -1,49 +1,77 @@
 """A planned sweep in its folder: what is saved before it starts, what is done and what is left to do."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from cifar_lab import runs, storage
-from cifar_lab.config import Config, to_plain
+from cifar_lab.config import PRECISIONS, Config, to_plain
 from cifar_lab.errors import CodeError, LabError, ResumeError
 from cifar_lab.plugins import plugin_files
+from cifar_lab.study.asked import check_claims
 from cifar_lab.study.design import FACTS, PLAN, PLAN_SCHEMA, REPORT, read_plan
 from cifar_lab.sweeps import Job
 from cifar_lab.workers import Task
 
 
-def save_plan(where: Path, jobs: Sequence[Job], *, name: str, command: str) -> None:
-    """Write down every job as it was composed; they run from this copy, whatever becomes of the files they came from.
+def make_plan(where: Path, jobs: Sequence[Job], *, name: str, command: str) -> dict[str, Any]:
+    """Every job as it was composed; they run from this copy, whatever becomes of the files they came from.
 
-    Runs of an earlier command that are in this folder stay part of it. Jobs that come in after its report has been
+    Runs of an earlier command that are in this folder stay part of it, and the order in which variants came in is kept:
+    the first of them is the baseline unless ``study.baseline`` names another. Jobs that come in after the report has been
     written belong to a later round: whoever chose to add them had seen what the others gave.
+
+    Raises:
+        ResumeError: Runs of a variant would have other settings than those that are there.
+        ConfigError: ``study.baseline``, or a variant, metric or class of a claim, is none.
     """
     before = {job["name"]: job for job in read_plan(where)["jobs"]} if (where / PLAN).is_file() else {}
-    last = max((job["round"] for job in before.values()), default=0)
-    now = last + 1 if (where / REPORT).is_file() else last
-    wanted = {
-        job.name: {
+    wanted = {job.name for job in jobs}
+    merged = {key: job for key, job in before.items() if key in wanted or (where / key).is_dir()}
+    last = max((job["round"] for job in merged.values()), default=0)
+    now = last + 1 if merged and (where / REPORT).is_file() else last
+    for job in jobs:
+        merged[job.name] = {
             "name": job.name,
             "overrides": list(job.overrides),
             "config": to_plain(job.config),
+            "digests": _digests(job.config),
             "variant": job.variant,
             "round": before.get(job.name, {"round": now})["round"],
         }
-        for job in jobs
-    }
-    kept = {name: job for name, job in before.items() if name not in wanted and (where / name).is_dir()}
-    plan = {
+    _refuse_mixed_variants(where, list(merged.values()))
+    check_claims(jobs[0].config.study, list(dict.fromkeys(job["variant"] for job in merged.values())))
+    return {
         "schema": PLAN_SCHEMA,
         "name": name,
         "command": command,
         "code": runs.code_digest(plugin_files()),
         "plugins": [str(path) for path in plugin_files()],
         "study": to_plain(jobs[0].config)["study"],
-        "jobs": [*wanted.values(), *kept.values()],
+        "jobs": list(merged.values()),
     }
-    storage.write_json(where / PLAN, plan)
+
+
+def _digests(config: Config) -> list[str]:
+    """What the digest of this configuration can be, once a run knows what ``auto`` means."""
+    meant = PRECISIONS if config.train.precision == "auto" else (config.train.precision,)
+    return [runs.config_digest(replace(config, train=replace(config.train, precision=precision))) for precision in meant]
+
+
+def _refuse_mixed_variants(where: Path, jobs: Sequence[Mapping[str, Any]]) -> None:
+    """Runs of one variant differ in the seed alone; others would be averaged with them."""
+    first: dict[str, Mapping[str, Any]] = {}
+    for job in jobs:
+        known = first.setdefault(job["variant"], job)
+        changed = [d for d in runs.differences(known["config"], job["config"]) if d[0] != "seed"]
+        if changed:
+            key, was, wanted = changed[0]
+            raise ResumeError(
+                f"{where} holds another sweep: {key} is {was} in {known['name']}, not {wanted} as in {job['name']}",
+                hint="hydra.sweep.dir=DIR begins another sweep",
+                kept="nothing was changed",
+            )
 
 
 def planned(where: Path) -> dict[str, Task]:
@@ -58,19 +86,23 @@ def planned(where: Path) -> dict[str, Task]:
     return {job["name"]: Task(job["name"], where / job["name"], job["config"], tuple(job["overrides"])) for job in jobs}
 
 
-def left_to_do(where: Path, jobs: Sequence[Job], *, redo: bool = False) -> list[Job]:
+def left_to_do(where: Path, jobs: Sequence[Job]) -> list[Job]:
     """Jobs without a verified result of this configuration and code.
 
-    Args:
-        where: The sweep's folder.
-        jobs: All of them.
-        redo: Set runs of other code aside and run them again.
-
     Raises:
-        CodeError: A run was made or begun by other code, and ``redo`` is off.
         ResumeError: A folder holds a run of another configuration.
     """
     _refuse_other_runs(where, jobs)
+    code = runs.code_digest(plugin_files())
+    return [job for job in jobs if not is_done(where / job.name, job.config, code)]
+
+
+def of_other_code(where: Path, jobs: Sequence[Job], *, redo: bool) -> list[Path]:
+    """Folders of jobs that were run or begun by other code.
+
+    Raises:
+        CodeError: There are some, and ``redo`` is off.
+    """
     code = runs.code_digest(plugin_files())
     others = [job for job in jobs if _code_of(where / job.name) not in (None, code)]
     if others and not redo:
@@ -80,9 +112,27 @@ def left_to_do(where: Path, jobs: Sequence[Job], *, redo: bool = False) -> list[
             hint="--redo sets them aside and runs them again; hydra.sweep.dir=DIR begins another sweep",
             kept="nothing was changed",
         )
-    for job in others:
-        storage.set_aside(where / job.name, "run by other code than now; --redo was given")
-    return [job for job in jobs if not is_done(where / job.name, job.config, code)]
+    return [where / job.name for job in others]
+
+
+def set_aside(folders: Sequence[Path]) -> None:
+    """Move runs of other code out of the way.
+
+    Raises:
+        LockedError: One of them is still running; those before it have been moved.
+    """
+    for folder in folders:
+        with storage.FolderLock(folder):
+            storage.set_aside(folder, "run by other code than now; --redo was given")
+
+
+def outcome_of(where: Path, job: Job) -> dict[str, Any]:
+    """A job's result.json; what a run of other settings left is none of this job."""
+    result = read_result(where / job.name)
+    if result.get("status") != "done" or is_done(where / job.name, job.config, runs.code_digest(plugin_files())):
+        return result
+    error = {"code": "E-RESUME", "message": "its result is that of earlier settings, which it did not get beyond"}
+    return {"status": "failed", "error": error}
 
 
 def _refuse_other_runs(where: Path, jobs: Sequence[Job]) -> None:

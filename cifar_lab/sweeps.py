@@ -46,7 +46,7 @@ class Job:
     variant: str = ""
 
 
-def plan(arguments: Sequence[str], config_dir: str | Path | None = None) -> list[Job]:
+def plan(arguments: Sequence[str], config_dir: str | Path | None = None, own: Sequence[str] = ()) -> list[Job]:
     """Expand a multirun command and check every job before any starts.
 
     Jobs whose configurations are equal are one job.
@@ -54,12 +54,15 @@ def plan(arguments: Sequence[str], config_dir: str | Path | None = None) -> list
     Args:
         arguments: Overrides, some with several values (``seed=0,1``, ``seed=range(0,5)``, ``model=glob(*)``).
         config_dir: A person's own folder of configurations.
+        own: Keys that a study varies by itself: they tell its variants apart even where the person gives one value.
 
     Raises:
         ConfigError: A job is not acceptable, or there is none.
     """
     parsed = parse_overrides(arguments, config_dir)
-    swept = [o.key_or_group for o in parsed if o.is_sweep_override()]
+    swept = [o.key_or_group for o in parsed if o.is_sweep_override() or o.key_or_group in own]
+    if "device" in swept:
+        raise ConfigError("device has several values: jobs of a sweep share one kind of device", hint="make a sweep of each")
     about = [key for key in swept if key.split(".")[0] in ("study", "sweep")]
     if about:
         raise ConfigError(f"{about[0]} has several values: it is about the sweep itself", hint="give it one value")
@@ -68,7 +71,9 @@ def plan(arguments: Sequence[str], config_dir: str | Path | None = None) -> list
     for overrides in (o for batch in BasicSweeper.split_arguments(parsed, None) for o in batch):
         config = composed(overrides)
         values = [text for text in overrides if _key(text) in swept]
-        job = Job(folder_name(values) if values else "job", tuple(overrides), config, variant_of(overrides, swept))
+        if own:  # whatever the order in which a person narrows a study
+            values.sort(key=lambda text: (is_seed(text), own.index(_key(text)) if _key(text) in own else -1))
+        job = Job(folder_name(values) if values else "job", tuple(overrides), config, variant_of(values, swept))
         # Places count here: the same training on two devices is two jobs.
         jobs.setdefault(storage.digest(to_plain(config)), job)
     if not jobs:

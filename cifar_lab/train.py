@@ -123,7 +123,7 @@ def _start_sweep(flags: Flags) -> None:
     if not any(o.key_or_group == "hydra.sweep.dir" for o in parsed):
         overrides.append(f"hydra.sweep.dir={quoted(Path('outputs/sweeps') / name)}")
     command = shlex.join(["cifar-lab", "train", *flags.typed])
-    launching.ASKED.set(launching.Asked(name=flags.study or name, command=command, redo=flags.redo, dry_run=flags.dry_run))
+    launching.ASKED.set(launching.Asked(name=name, command=command, redo=flags.redo, dry_run=flags.dry_run))
     _through_hydra([*Flags(config_dir=flags.config_dir, multirun=True).for_hydra(), *overrides], _job)
 
 

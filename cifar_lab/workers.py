@@ -117,6 +117,7 @@ class _Crew:
     free: list[Worker] = field(default_factory=list)
     running: dict[Any, tuple[Task, Worker, float]] = field(default_factory=dict)
     outcomes: dict[str, Outcome] = field(default_factory=dict)
+    is_leaving: bool = False
 
     @contextlib.contextmanager
     def at_work(self, workers: list[Worker]) -> Iterator[None]:
@@ -146,13 +147,15 @@ class _Crew:
                 self.waiting.append(task)
                 time.sleep(POLL_S)
             else:
-                _complete_record(task, outcome)
+                if not self.is_leaving:  # a run that was asked to stop has not failed, even if it had no time to say so
+                    _complete_record(task, outcome)
                 self.outcomes[task.name] = outcome
                 self.watcher.ended(outcome)
             self.free.append(worker)
 
     def dismiss(self) -> None:
         """Ask whoever runs to stop, and wait for it."""
+        self.is_leaving = True
         self.waiting.clear()
         for _, worker, _ in self.running.values():
             worker.ask_to_stop()

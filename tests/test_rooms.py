@@ -59,7 +59,7 @@ ROOMS: dict[str, set[str]] = {
     "sweeping": {*BASE, "plugins", "runs", "study", "sweeps", "workers"},
     "local": {*BASE, "cluster", "display", "plugins", "processes", "sweeping", "tracking", "workers"},
     "probing": {*BASE, "analysis", "costing", "data", "engine", "optim", "runtime", "schema"},
-    "preview": {*BASE, "paired", "display", "local", "processes", "runs", "study", "sweeping", "sweeps"},
+    "preview": {*BASE, "paired", "display", "local", "plugins", "processes", "runs", "study", "sweeping", "sweeps"},
     "launching": {*BASE, "cluster", "display", "flags", "parts", "preview", "saved", "study", "sweeping", "sweeps"},
     # 6: where configuration and parts are joined
     "pretrained": {*BASE, "data", "engine"},

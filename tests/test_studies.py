@@ -1,16 +1,18 @@
 """Every study that comes with the package: what it plans, from its file to its jobs."""
 
 from functools import cache
+from pathlib import Path
 
 import pytest
 import yaml
 from rig import ROOT, SMOKE, Lab
 
-from cifar_lab import schema, sweeps
+from cifar_lab import schema, storage, sweeping, sweeps
 from cifar_lab.config import to_plain
+from cifar_lab.errors import CodeError, ResumeError
 from cifar_lab.overrides import parse_overrides
-from cifar_lab.runs import differences
-from cifar_lab.study.design import choose_baseline, variant_of
+from cifar_lab.runs import code_digest, config_digest, differences
+from cifar_lab.study.design import choose_baseline, load_study, variant_of
 
 STUDIES = sorted(path.stem for path in (ROOT / "conf/study").glob("*.yaml"))
 ABLATIONS = sorted(path.stem for path in (ROOT / "conf/ablation").glob("*.yaml"))
@@ -21,7 +23,8 @@ def jobs_of(study: str, *given: str) -> list[sweeps.Job]:
     schema.register()
     parsed = parse_overrides([f"study={study}", *given])
     composed = schema.compose_raw(sweeps.first_job(parsed))
-    return sweeps.plan([*sweeps.own_params(composed.hydra.sweeper.params, parsed), f"study={study}", *given])
+    params = composed.hydra.sweeper.params
+    return sweeps.plan([*sweeps.own_params(params, parsed), f"study={study}", *given], own=tuple(params))
 
 
 @pytest.fixture(autouse=True)
@@ -132,9 +135,74 @@ def test_a_variant_is_named_by_what_is_swept():
         (["study=small_cnn_lr", "study.baseline=nothing", "--dry-run"], "study.baseline=nothing: is no variant"),
         (["experiment=quickstart", "hydra.mode=MULTIRUN"], "hydra.mode is not allowed"),
         (["study=small_cnn_lr", "study.margins=1"], "study.margin"),
+        (["-m", "device=cpu,cuda"], "device has several values"),
     ],
 )
 def test_what_a_study_cannot_do_is_refused(lab: Lab, arguments, words):
     said = lab(*arguments)
     assert said.code == 2, said.out + said.err
     assert words in said.err
+
+
+def planned(folder: Path, jobs: list[sweeps.Job]) -> list[dict]:
+    """Plan them into a folder as a launch does, and let each have begun."""
+    plan = sweeping.make_plan(folder, jobs, name="it", command="cifar-lab train")
+    storage.write_json(folder / "plan.json", plan)
+    for job in jobs:
+        (folder / job.name).mkdir(exist_ok=True)
+    return plan["jobs"]
+
+
+def test_a_narrowed_study_finds_its_runs_and_keeps_its_baseline(tmp_path):
+    whole = jobs_of("small_cnn_kernel", "seed=0,1")
+    planned(tmp_path, whole)
+    for given in (("ablation=kernel5", "seed=0,1,2"), ("seed=0,1,2", "ablation=kernel5,kernel7"), ("ablation=kernel7",)):
+        narrowed = jobs_of("small_cnn_kernel", *given)
+        assert {job.name for job in whole} & {job.name for job in narrowed}
+        assert next(iter({job.variant: 0 for job in narrowed})).startswith("ablation=kernel")
+        planned(tmp_path, narrowed)
+        assert load_study(tmp_path).baseline == "ablation=none"
+        assert set(load_study(tmp_path).variants) == {"ablation=none", "ablation=kernel5", "ablation=kernel7"}
+
+
+def test_runs_of_other_settings_do_not_join_a_variant(tmp_path):
+    planned(tmp_path, sweeps.plan([*SMOKE, "optimizer.lr=0.1,0.01", "seed=0,1"]))
+    with pytest.raises(ResumeError, match=r"holds another sweep: train.batch_size is 64 in .*seed=0, not 32 as in .*seed=2"):
+        planned(tmp_path, sweeps.plan([*SMOKE, "optimizer.lr=0.1,0.01", "seed=2,3", "train.batch_size=32"]))
+
+
+def test_seeds_that_come_after_the_report_are_a_later_round(tmp_path):
+    assert {job["round"] for job in planned(tmp_path, sweeps.plan([*SMOKE, "seed=0,1"]))} == {0}
+    assert {job["round"] for job in planned(tmp_path, sweeps.plan([*SMOKE, "seed=0,1,2"]))} == {0}, "nobody has looked yet"
+    storage.write_json(tmp_path / "report.json", {})
+    rounds = {job["name"]: job["round"] for job in planned(tmp_path, sweeps.plan([*SMOKE, "seed=0,1,2,3"]))}
+    assert rounds == {"seed=0": 0, "seed=1": 0, "seed=2": 0, "seed=3": 1}
+
+
+def test_a_result_of_fewer_epochs_is_no_result_of_more(tmp_path):
+    def made(epochs: int) -> list[sweeps.Job]:
+        return sweeps.plan([*SMOKE, "train.precision=fp32", "seed=0,1", f"train.epochs={epochs}"])
+
+    [first, _] = made(2)
+    digests = {"config": config_digest(first.config), "code": code_digest()}
+    planned(tmp_path, made(2))
+    storage.write_json(tmp_path / first.name / "result.json", {"schema": 1, "status": "done", "digests": digests})
+    assert [run.status for run in load_study(tmp_path).runs] == ["done", "waiting"]
+    assert [job.name for job in sweeping.left_to_do(tmp_path, made(2))] == ["seed=1"]
+    assert len(sweeping.left_to_do(tmp_path, made(3))) == 2
+    planned(tmp_path, made(3))
+    assert load_study(tmp_path).runs[0].status == "unfinished"
+    assert sweeping.outcome_of(tmp_path, made(3)[0])["status"] == "failed"
+
+
+def test_other_code_is_refused_and_set_aside_only_when_asked(tmp_path):
+    jobs = sweeps.plan([*SMOKE, "seed=0,1"])
+    planned(tmp_path, jobs)
+    storage.write_json(tmp_path / "seed=0" / "digests.json", {"code": "another"})
+    with pytest.raises(CodeError, match=r"1 of 2 jobs in .* were run by other code: seed=0"):
+        sweeping.of_other_code(tmp_path, jobs, redo=False)
+    folders = sweeping.of_other_code(tmp_path, jobs, redo=True)
+    assert (tmp_path / "seed=0").is_dir(), "asking moves nothing"
+    sweeping.set_aside(folders)
+    assert not (tmp_path / "seed=0").exists()
+    assert list(tmp_path.glob("seed=0*"))

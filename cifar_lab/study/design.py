@@ -36,6 +36,7 @@ class Run:
         seed: Its seed.
         config: Its configuration with dotted keys.
         overrides: What was given for it.
+        digests: What the digest of its configuration can be; empty where the plan does not say.
         round: 0 for runs of the first command, 1 for those that were added after a look, and so on.
     """
 
@@ -45,6 +46,7 @@ class Run:
     seed: int
     config: Mapping[str, Any] = field(repr=False)
     overrides: tuple[str, ...] = ()
+    digests: tuple[str, ...] = ()
     round: int = 0
 
     @cached_property
@@ -69,6 +71,8 @@ class Run:
     def status(self) -> str:
         """``done``, ``diverged``, ``failed``, ``interrupted``; ``unfinished``: it runs or was killed; ``waiting``: not begun."""
         found = self.result.get("status")
+        if found == "done" and self.digests and (self.result.get("digests") or {}).get("config") not in self.digests:
+            return "unfinished"  # the result is that of earlier settings, such as fewer epochs
         if isinstance(found, str):
             return found
         return "unfinished" if self.rows or (self.folder / "digests.json").is_file() else "waiting"
@@ -217,6 +221,7 @@ def _run(folder: Path, job: Mapping[str, Any]) -> Run:
         seed=job["config"]["seed"],
         config=flatten(job["config"]),
         overrides=tuple(job["overrides"]),
+        digests=tuple(job.get("digests", ())),
         round=job.get("round", 0),
     )
 

@@ -7,12 +7,26 @@ from pathlib import Path
 from typing import Any
 
 from cifar_lab import pipeline, runs, schema, storage
-from cifar_lab.errors import ConfigError, DeviceError, DivergedError, Interrupted, LabError, PrunedError, ResourceError
+from cifar_lab.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    DeviceError,
+    DiskError,
+    DivergedError,
+    Interrupted,
+    LabError,
+    LockedError,
+    PrunedError,
+    ResourceError,
+)
 from cifar_lab.processes import Slot
 from cifar_lab.tuning.desk import Desk, Taken
 from cifar_lab.tuning.methods import require_optuna
 from cifar_lab.tuning.search import Search, load_search
 
+_OF_THE_MACHINE = (DeviceError.code, DiskError.code, DataError.code, CheckpointError.code, LockedError.code)
+"""What ended a run through no fault of its settings: it goes on when that is mended."""
 _OF_THE_TRIAL = (ConfigError, DivergedError, ResourceError)
 """What the values of a trial may be to blame for; anything else would end every trial, and ends the search."""
 _OVER = ("pruned", "failed", "diverged")
@@ -98,6 +112,8 @@ def _known(folder: Path) -> dict[str, Any]:
     """What a run said before its worker died without telling; empty for one that is to go on."""
     path = folder / "result.json"
     result = storage.read_json(path) if path.is_file() else {}
+    if (result.get("error") or {}).get("code") in _OF_THE_MACHINE:
+        return {}
     return result if result.get("schema") == runs.RESULT_SCHEMA and result.get("status") in _OVER else {}
 
 
