@@ -104,7 +104,9 @@ def gallery(
 
 def _group(title: str, places: np.ndarray, wrong: Side, names: Sequence[str], images: np.ndarray | None) -> Group:
     shown: list[Shown] = []
-    for place in [] if images is None else places[:_EACH].tolist():
+    for place in places[:_EACH].tolist():
+        if images is None:
+            break
         true = names[next(iter(wrong.values())).labels[place]]
         taken = names[_most_frequent([one.predicted[place] for one in wrong.values()])]
         shown.append(Shown(_picture(images[place]), f"{true}, taken for {taken} (image {place})"))
