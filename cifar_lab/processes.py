@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import BrokenExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,12 @@ def server_context() -> Any:
     if has_server:
         context.set_forkserver_preload(_PRELOADED)
     return context
+
+
+def warm_up() -> None:
+    """Let the server import what workers need, beside whatever is done here meanwhile."""
+    if server_context().get_start_method() == "forkserver":
+        forkserver.ensure_running()
 
 
 class Worker:
