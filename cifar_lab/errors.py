@@ -35,6 +35,10 @@ class LabError(Exception):
         text = " ".join(f"{self.what}; {self.kept}".split() if self.kept else self.what.split())
         return f"cifar-lab: error[{self.code}]: {text}"
 
+    def record(self) -> dict[str, str]:
+        """How it stands in result.json."""
+        return {"code": self.code, "message": self.what, "kept": self.kept, "hint": self.hint}
+
     def __reduce__(self):
         """Errors cross process borders in sweeps, with their hint."""
         return _rebuild, (type(self), self.what, self.__dict__)

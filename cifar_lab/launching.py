@@ -4,7 +4,7 @@ What is known before the first job starts is said before it starts; what a launc
 only the results in the jobs' folders are.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from cifar_lab.errors import Interrupted, SweepError
 from cifar_lab.flags import quoted
 from cifar_lab.preview import measure_latency_alone, save_facts, show_preview
 from cifar_lab.processes import warm_up
+from cifar_lab.study.design import PLAN
 
 _ON_THIS_MACHINE = ("LabLauncher", "BasicLauncher")
 
@@ -58,54 +59,51 @@ def run_sweep(arguments: Sequence[str], config: Any, launcher: Any) -> list[Any]
     """
     warm_up()
     from cifar_lab.parts import check_builders
-    from cifar_lab.study.design import PLAN
 
     asked = ASKED.get()
     where = Path(config.hydra.sweep.dir)
     jobs = sweeps.plan(arguments, _search_dir(config), own=tuple(config.hydra.sweeper.params or ()))
     check_builders([job.config for job in jobs])
     plan = sweeping.make_plan(where, jobs, name=asked.name, command=asked.command)
-    todo = sweeping.left_to_do(where, jobs)
-    others = sweeping.of_other_code(where, jobs, redo=asked.redo)
+    todo = sweeping.left_to_do(where, jobs, plan["code"])
+    others = sweeping.of_other_code(where, jobs, plan["code"], redo=asked.redo)
     done = f", {len(jobs) - len(todo)} of them done already" if len(todo) < len(jobs) else ""
     say(f"sweep: {len(jobs)} jobs in {where}{done}")
     here = type(launcher).__name__ in _ON_THIS_MACHINE
-    facts = show_preview(where, jobs, todo, here=here) if todo or asked.dry_run else {}
+    facts = show_preview(where, jobs, todo, plan["code"], here=here) if todo or asked.dry_run else {}
     if asked.dry_run:
         say("nothing was started (--dry-run)")
         return []
     sweeping.set_aside(others)
     storage.write_json(where / PLAN, plan)
     save_facts(where, facts)
-    _launch(where, jobs, todo, launcher)
-    return _finish(where, jobs, here=here)
+    try:
+        _launch(launcher, todo)
+    except Interrupted as error:
+        done = sum(sweeping.outcome_of(where, job, plan["code"]).get("status") == "done" for job in jobs)
+        error.kept = f"{done} of {len(jobs)} jobs done in {where}"
+        error.hint = error.hint or f"the same command goes on where this stopped; `cifar-lab report {where}` shows what there is"
+        raise
+    if here:  # latency of a machine that did not run the jobs would stand beside what they measured
+        measure_latency_alone(where, jobs)
+    return _finish(where, {job.name: sweeping.outcome_of(where, job, plan["code"]) for job in jobs})
 
 
-def _launch(where: Path, jobs: Sequence[sweeps.Job], todo: Sequence[sweeps.Job], launcher: Any) -> None:
+def _launch(launcher: Any, todo: Sequence[sweeps.Job]) -> None:
     """Hand over what is left to do; a launcher's own failure is said, and the folders are looked at all the same."""
     from cifar_lab.cluster.submitting import launch
 
-    if not todo:
-        return
-    try:
+    if todo:
         # The plan holds each job's settings: files that change while it waits in a queue do not reach it.
         launch(launcher, [[f"hydra.sweep.subdir={quoted(job.name)}"] for job in todo])
-    except Interrupted as error:
-        results = [sweeping.outcome_of(where, job) for job in jobs]
-        error.kept = f"{sum(r.get('status') == 'done' for r in results)} of {len(jobs)} jobs done in {where}"
-        error.hint = error.hint or f"the same command goes on where this stopped; `cifar-lab report {where}` shows what there is"
-        raise
 
 
-def _finish(where: Path, jobs: Sequence[sweeps.Job], *, here: bool) -> list[Any]:
-    """Measure latency alone, write the report, sum up."""
+def _finish(where: Path, results: Mapping[str, Mapping[str, Any]]) -> list[Any]:
+    """Write the report, sum up."""
     from cifar_lab.saved import find_test_images
     from cifar_lab.study.report import build_report
     from cifar_lab.study.screen import show_report
 
-    results = {job.name: sweeping.outcome_of(where, job) for job in jobs}
-    if here:  # latency of a machine that did not run the jobs would stand beside what they measured
-        measure_latency_alone(where, jobs)
     report = build_report(where, test_images=find_test_images())
     show_report(report.findings, report.files)
     failed = {name: result for name, result in results.items() if result.get("status") != "done"}

@@ -8,14 +8,14 @@ from pathlib import Path
 from rich.live import Live
 from rich.table import Table
 
-from cifar_lab import storage
+from cifar_lab import runs, storage
 from cifar_lab.cluster.gpus import visible_gpus
 from cifar_lab.display import LabConsole, duration
 from cifar_lab.errors import ConfigError, LabError
 from cifar_lab.plugins import plugin_files
 from cifar_lab.processes import Slot
 from cifar_lab.signals import StopFlag
-from cifar_lab.sweeping import planned, read_result
+from cifar_lab.sweeping import planned
 from cifar_lab.tracking import METRICS_FILE
 from cifar_lab.workers import Outcome, Task, Watcher, run_tasks
 
@@ -117,7 +117,7 @@ class LiveTable(Watcher):
         if outcome.error is not None:
             self._print(f"{place}: {outcome.error.code} {outcome.error.what}")
             return
-        metrics = read_result(self._tasks[outcome.name].folder).get("metrics") or {}
+        metrics = runs.read_result(self._tasks[outcome.name].folder).get("metrics") or {}
         shown = ", ".join(f"{split} {100 * metrics[split]['accuracy']:.2f} %" for split in ("val", "test") if metrics.get(split))
         self._print(f"{place}: {shown}, {outcome.seconds:.1f} s")
 

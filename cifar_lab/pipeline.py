@@ -210,8 +210,7 @@ def _record_failure(folder: runs.RunFolder, record: dict[str, Any], tracker: Tra
     ends: dict[type[BaseException], str] = {DivergedError: "diverged", PrunedError: "pruned"}
     status = "interrupted" if stopped else ends.get(type(error), "failed")
     lab = error if isinstance(error, LabError) else LabError(f"{type(error).__name__}: {error}")
-    text = {"code": lab.code, "message": lab.what, "kept": lab.kept, "hint": lab.hint}
     if status == "pruned":
         rows = storage.read_lines(folder.path / METRICS_FILE)
         record = {**record, "epochs_done": rows[-1]["epoch"], "test_openings": 0}
-    folder.write_result({"status": status, **record, "metrics": None, "error": text})
+    folder.write_result({"status": status, **record, "metrics": None, "error": lab.record()})

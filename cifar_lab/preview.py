@@ -2,7 +2,7 @@
 
 import platform
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,12 @@ from cifar_lab.display import duration, say
 from cifar_lab.errors import LabError
 from cifar_lab.local import choose_slots
 from cifar_lab.paired import attainable_p, smallest_detectable
-from cifar_lab.plugins import plugin_files
 from cifar_lab.processes import apart
 from cifar_lab.study.audit import audit
-from cifar_lab.study.design import FACTS, choose_baseline
+from cifar_lab.study.design import FACTS
 from cifar_lab.study.estimate import SEED_SD, estimate, power_lines, readable_size
-from cifar_lab.sweeping import read_facts, read_result
+from cifar_lab.study.naming import choose_baseline
+from cifar_lab.sweeping import read_facts
 from cifar_lab.sweeps import Job
 
 _SHOWN = 20
@@ -27,30 +27,35 @@ _PATIENCE_S = 900.0
 """Seconds after which a look at variants, or their latency, is given up: the sweep itself can do without."""
 
 
-def show_preview(where: Path, jobs: Sequence[Job], todo: Sequence[Job], *, here: bool = True) -> dict[str, dict[str, Any]]:
+def show_preview(
+    where: Path, jobs: Sequence[Job], todo: Sequence[Job], code: str, *, here: bool = True
+) -> dict[str, dict[str, Any]]:
     """Say what is known of a sweep.
 
     Args:
         where: Its folder.
         jobs: All of it.
         todo: What is left.
+        code: Digest of the code that will run it.
         here: Whether they run on this machine; of another nobody knows how long they will take.
 
     Returns:
         Facts of each variant that could be looked at.
-
-    Raises:
-        ConfigError: ``study.baseline``, or a variant, metric or class of a claim, is none.
     """
     first = {job.variant: job for job in reversed(jobs)}
     names = list(dict.fromkeys(job.variant for job in jobs))
     study = jobs[0].config.study
     baseline = choose_baseline(study.baseline, names)
     slots = choose_slots(jobs[0].config.sweep.workers, len(todo) or 1, jobs[0].config.device, jobs[0].config.threads)
-    facts = _facts(where, {name: first[name] for name in names}, slots[0].threads)
+    facts = _facts(where, {name: first[name] for name in names}, slots[0].threads, code)
     settings = {name: _settings(first[name]) for name in names}
     _show_changes(baseline, settings, facts)
-    seconds = {name: [s for s in _seconds(where, jobs, name) if s is not None] for name in names}
+    done: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
+    for job in jobs:
+        result = runs.read_result(where / job.name)
+        if result.get("status") == "done":
+            done[job.variant].append(result)
+    seconds = {name: [result["cost"]["train_s"] for result in found] for name, found in done.items()}
     paced = {name: {**facts[name], **({"train_s": float(np.mean(s))} if s else {})} for name, s in seconds.items()}
     if not here:
         for name in paced:
@@ -61,7 +66,7 @@ def show_preview(where: Path, jobs: Sequence[Job], todo: Sequence[Job], *, here:
     time = f"about {duration(effort.seconds)}" if effort.seconds is not None else "time unknown"
     disk = f", {readable_size(effort.size_bytes)} of disk" if effort.size_bytes is not None else ""
     say(f"{len(todo)} runs to do, {at_once}: {time}{disk}")
-    sd, measured = _spread(where, jobs, names)
+    sd, measured = _spread(done.values())
     count, others = min(Counter(job.variant for job in jobs).values()), len(names) - 1
     smallest = attainable_p(count) * others if count > 1 and others else None
     detectable = smallest_detectable(sd * 2**0.5, count, others) if count > 1 and others else None
@@ -83,11 +88,11 @@ def _show_changes(baseline: str, settings: Mapping[str, Mapping[str, Any]], fact
         say(f"note: {warning}")
 
 
-def _facts(where: Path, first: Mapping[str, Job], threads: int) -> dict[str, dict[str, Any]]:
+def _facts(where: Path, first: Mapping[str, Job], threads: int, code: str) -> dict[str, dict[str, Any]]:
     """Of every variant, from the folder or by building its model in a process of its own."""
     known = read_facts(where)
     # Another device, machine or state of the code may make other facts of the same configuration.
-    code, host = runs.code_digest(plugin_files()), platform.node()
+    host = platform.node()
     digests = {
         name: storage.digest([runs.config_digest(job.config), job.config.device, job.config.threads, code, host])
         for name, job in first.items()
@@ -111,20 +116,10 @@ def _settings(job: Job) -> dict[str, Any]:
     return {key: value for key, value in runs.comparable(to_plain(job.config)).items() if key != "seed"}
 
 
-def _seconds(where: Path, jobs: Sequence[Job], variant: str) -> list[float | None]:
-    """Training seconds of a variant's finished runs."""
-    results = [read_result(where / job.name) for job in jobs if job.variant == variant]
-    return [(r.get("cost") or {}).get("train_s") for r in results if r.get("status") == "done"]
-
-
-def _spread(where: Path, jobs: Sequence[Job], names: Sequence[str]) -> tuple[float, bool]:
+def _spread(done: Iterable[Sequence[Mapping[str, Any]]]) -> tuple[float, bool]:
     """Standard deviation of validation accuracy between seeds, and whether finished runs say it."""
-    values: dict[str, list[float]] = {name: [] for name in names}
-    for job in jobs:
-        metrics = read_result(where / job.name).get("metrics") or {}
-        if metrics.get("val"):
-            values[job.variant].append(metrics["val"]["accuracy"])
-    variances = [np.var(found, ddof=1) for found in values.values() if len(found) > 1]
+    values = [[r["metrics"]["val"]["accuracy"] for r in results if r["metrics"]["val"]] for results in done]
+    variances = [np.var(found, ddof=1) for found in values if len(found) > 1]
     return (float(np.sqrt(np.mean(variances))), True) if variances else (SEED_SD, False)
 
 
@@ -150,10 +145,4 @@ def measure_latency_alone(where: Path, jobs: Sequence[Job]) -> None:
     except LabError as error:
         say(f"note: latency could not be measured: {error.what}")
         return
-    save_facts(
-        where,
-        {
-            name: {"train_images": 0, **known.get(name, {}), "latency": found}
-            for name, found in zip(wanted, measured, strict=True)
-        },
-    )
+    save_facts(where, {name: {**known.get(name, {}), "latency": found} for name, found in zip(wanted, measured, strict=True)})

@@ -15,7 +15,7 @@ import yaml
 
 from cifar_lab import __version__, storage
 from cifar_lab.config import Config, flatten, to_plain
-from cifar_lab.errors import CheckpointError, ResumeError
+from cifar_lab.errors import CheckpointError, LabError, ResumeError
 
 RESULT_SCHEMA = 1
 PLACES = (
@@ -203,6 +203,26 @@ class RunFolder:
     def write_result(self, result: dict[str, Any]) -> None:
         """Write result.json; the last thing that a run does."""
         storage.write_json(self.path / "result.json", {"schema": RESULT_SCHEMA, **result})
+
+
+def read_result(folder: Path) -> dict[str, Any]:
+    """result.json of a run; empty where there is none, or none that can be read."""
+    path = folder / "result.json"
+    try:
+        found = storage.read_json(path) if path.is_file() else {}
+    except LabError:
+        return {}
+    return found if isinstance(found, dict) and found.get("schema") == RESULT_SCHEMA else {}
+
+
+def record_failure(folder: Path, error: LabError) -> None:
+    """Leave word of what ended a run that could not say so itself; a finished result stays."""
+    known = read_result(folder)
+    if known.get("status") == "done":
+        return
+    storage.make_folder(folder)
+    record = {**known, "schema": RESULT_SCHEMA, "status": "failed", "metrics": None, "error": error.record()}
+    storage.write_json(folder / "result.json", record)
 
 
 def _short(value: Any) -> str:

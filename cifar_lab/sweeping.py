@@ -7,7 +7,7 @@ from typing import Any
 
 from cifar_lab import runs, storage
 from cifar_lab.config import PRECISIONS, Config, to_plain
-from cifar_lab.errors import CodeError, LabError, ResumeError
+from cifar_lab.errors import CodeError, ResumeError
 from cifar_lab.plugins import plugin_files
 from cifar_lab.study.asked import check_claims
 from cifar_lab.study.design import FACTS, PLAN, PLAN_SCHEMA, REPORT, read_plan
@@ -66,12 +66,16 @@ def _refuse_mixed_variants(where: Path, jobs: Sequence[Mapping[str, Any]]) -> No
         known = first.setdefault(job["variant"], job)
         changed = [d for d in runs.differences(known["config"], job["config"]) if d[0] != "seed"]
         if changed:
-            key, was, wanted = changed[0]
-            raise ResumeError(
-                f"{where} holds another sweep: {key} is {was} in {known['name']}, not {wanted} as in {job['name']}",
-                hint="hydra.sweep.dir=DIR begins another sweep",
-                kept="nothing was changed",
-            )
+            raise _another_sweep(where, known["name"], changed[0], f" as in {job['name']}")
+
+
+def _another_sweep(where: Path, name: str, change: tuple[str, Any, Any], as_in: str = "") -> ResumeError:
+    key, was, wanted = change
+    return ResumeError(
+        f"{where} holds another sweep: {key} is {was} in {name}, not {wanted}{as_in}",
+        hint="hydra.sweep.dir=DIR begins another sweep",
+        kept="nothing was changed",
+    )
 
 
 def planned(where: Path) -> dict[str, Task]:
@@ -86,24 +90,22 @@ def planned(where: Path) -> dict[str, Task]:
     return {job["name"]: Task(job["name"], where / job["name"], job["config"], tuple(job["overrides"])) for job in jobs}
 
 
-def left_to_do(where: Path, jobs: Sequence[Job]) -> list[Job]:
-    """Jobs without a verified result of this configuration and code.
+def left_to_do(where: Path, jobs: Sequence[Job], code: str) -> list[Job]:
+    """Jobs without a verified result of their configuration and of this code.
 
     Raises:
         ResumeError: A folder holds a run of another configuration.
     """
     _refuse_other_runs(where, jobs)
-    code = runs.code_digest(plugin_files())
     return [job for job in jobs if not is_done(where / job.name, job.config, code)]
 
 
-def of_other_code(where: Path, jobs: Sequence[Job], *, redo: bool) -> list[Path]:
-    """Folders of jobs that were run or begun by other code.
+def of_other_code(where: Path, jobs: Sequence[Job], code: str, *, redo: bool) -> list[Path]:
+    """Folders of jobs that were run or begun by other code than this.
 
     Raises:
         CodeError: There are some, and ``redo`` is off.
     """
-    code = runs.code_digest(plugin_files())
     others = [job for job in jobs if _code_of(where / job.name) not in (None, code)]
     if others and not redo:
         names = ", ".join(job.name for job in others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
@@ -126,10 +128,10 @@ def set_aside(folders: Sequence[Path]) -> None:
             storage.set_aside(folder, "run by other code than now; --redo was given")
 
 
-def outcome_of(where: Path, job: Job) -> dict[str, Any]:
+def outcome_of(where: Path, job: Job, code: str) -> dict[str, Any]:
     """A job's result.json; what a run of other settings left is none of this job."""
-    result = read_result(where / job.name)
-    if result.get("status") != "done" or is_done(where / job.name, job.config, runs.code_digest(plugin_files())):
+    result = runs.read_result(where / job.name)
+    if result.get("status") != "done" or is_done(where / job.name, job.config, code):
         return result
     error = {"code": "E-RESUME", "message": "its result is that of earlier settings, which it did not get beyond"}
     return {"status": "failed", "error": error}
@@ -146,12 +148,7 @@ def _refuse_other_runs(where: Path, jobs: Sequence[Job]) -> None:
             new["train"]["precision"] = old["train"].get("precision", "auto")
         changed = [d for d in runs.differences(old, new) if d[0] != "train.epochs" or d[2] < d[1]]
         if changed:
-            key, was, wanted = changed[0]
-            raise ResumeError(
-                f"{where} holds another sweep: {key} is {was} in {job.name}, not {wanted}",
-                hint="hydra.sweep.dir=DIR begins another sweep",
-                kept="nothing was changed",
-            )
+            raise _another_sweep(where, job.name, changed[0])
 
 
 def _code_of(folder: Path) -> str | None:
@@ -161,21 +158,12 @@ def _code_of(folder: Path) -> str | None:
 
 def is_done(folder: Path, config: Config, code: str) -> bool:
     """Whether a folder holds a result of this very configuration and code."""
-    result = read_result(folder)
+    result = runs.read_result(folder)
     digests = result.get("digests", {})
     if config.train.precision == "auto":  # the folder knows what it meant
         config = replace(config, train=replace(config.train, precision=result.get("precision", "auto")))
     same = (digests.get("config"), digests.get("code")) == (runs.config_digest(config), code)
     return result.get("status") == "done" and same
-
-
-def read_result(folder: Path) -> dict[str, Any]:
-    """result.json of a job; empty where there is none, or none that can be read."""
-    try:
-        found = storage.read_json(folder / "result.json") if (folder / "result.json").is_file() else {}
-    except LabError:
-        return {}
-    return found if isinstance(found, dict) and found.get("schema") == runs.RESULT_SCHEMA else {}
 
 
 def read_facts(where: Path) -> dict[str, dict[str, Any]]:

@@ -15,16 +15,14 @@ from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.types import Override
-from rich.table import Table
 
 from cifar_lab import storage
 from cifar_lab.config import Config, to_plain
-from cifar_lab.display import LabConsole
 from cifar_lab.errors import ConfigError
 from cifar_lab.overrides import parse_overrides
 from cifar_lab.rules import check
 from cifar_lab.schema import compose
-from cifar_lab.study.design import is_seed, variant_of
+from cifar_lab.study.naming import is_seed, variant_of
 
 LONGEST_NAME = 120
 
@@ -158,25 +156,6 @@ def first_job(parsed: Sequence[Override]) -> list[str]:
         for overrides in batch:
             return list(overrides)
     raise ConfigError("the sweep has no jobs", hint="a glob matches names of a group, not plain values")
-
-
-def show_summary(results: Mapping[str, Mapping[str, Any]]) -> None:
-    """Print one line per job: accuracies and seconds, or what ended it.
-
-    Args:
-        results: result.json of every job by its name; empty where there is none.
-    """
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for column in ("job", "val", "test", "seconds"):
-        table.add_column(column, overflow="fold", justify="left" if column == "job" else "right")
-    for name, result in results.items():
-        if result.get("status") != "done":
-            table.add_row(name, result.get("status") or "not run", (result.get("error") or {}).get("code", ""), "")
-            continue
-        metrics, cost = result["metrics"], result["cost"]
-        val, test = (f"{100 * m['accuracy']:.2f} %" if m else "-" for m in (metrics["val"], metrics["test"]))
-        table.add_row(name, val, test, f"{cost['train_s']:.1f}")
-    LabConsole().print(table)
 
 
 def what_ended_it(result: Mapping[str, Any]) -> str:

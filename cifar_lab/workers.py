@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cifar_lab import runs
 from cifar_lab.errors import Interrupted, JobTimeoutError, KilledError, LabError, LockedError
 from cifar_lab.processes import Slot, Worker, error_of
 from cifar_lab.signals import StopFlag
@@ -147,8 +148,9 @@ class _Crew:
                 self.waiting.append(task)
                 time.sleep(POLL_S)
             else:
-                if not self.is_leaving:  # a run that was asked to stop has not failed, even if it had no time to say so
-                    _complete_record(task, outcome)
+                # A run that was asked to stop has not failed, even if it had no time to say so.
+                if isinstance(outcome.error, KilledError | JobTimeoutError) and not self.is_leaving:
+                    runs.record_failure(task.folder, outcome.error)
                 self.outcomes[task.name] = outcome
                 self.watcher.ended(outcome)
             self.free.append(worker)
@@ -162,20 +164,6 @@ class _Crew:
         until = time.monotonic() + GRACE_S
         while self.running and time.monotonic() < until:
             self.collect()
-
-
-def _complete_record(task: Task, outcome: Outcome) -> None:
-    """Write down what the run could not."""
-    from cifar_lab import runs, storage
-
-    if not isinstance(outcome.error, KilledError | JobTimeoutError):
-        return
-    error = outcome.error
-    record = {"code": error.code, "message": error.what, "kept": error.kept, "hint": error.hint}
-    path = task.folder / "result.json"
-    known = storage.read_json(path) if path.is_file() else {}
-    if known.get("status") != "done":
-        storage.write_json(path, {"schema": runs.RESULT_SCHEMA, **known, "status": "failed", "metrics": None, "error": record})
 
 
 # In the worker

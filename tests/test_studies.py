@@ -12,7 +12,8 @@ from cifar_lab.config import to_plain
 from cifar_lab.errors import CodeError, ResumeError
 from cifar_lab.overrides import parse_overrides
 from cifar_lab.runs import code_digest, config_digest, differences
-from cifar_lab.study.design import choose_baseline, load_study, variant_of
+from cifar_lab.study.design import load_study
+from cifar_lab.study.naming import choose_baseline, variant_of
 
 STUDIES = sorted(path.stem for path in (ROOT / "conf/study").glob("*.yaml"))
 ABLATIONS = sorted(path.stem for path in (ROOT / "conf/ablation").glob("*.yaml"))
@@ -132,7 +133,7 @@ def test_a_variant_is_named_by_what_is_swept():
         (["study=small_cnn_al"], "small_cnn_all"),
         (["--dry-run", "model=small_cnn"], "--dry-run needs -m or study=NAME"),
         (["study=small_cnn_lr", "study.margin=0.1,0.2"], "study.margin has several values"),
-        (["study=small_cnn_lr", "study.baseline=nothing", "--dry-run"], "study.baseline=nothing: is no variant"),
+        (["study=small_cnn_lr", "study.baseline=nothing", "--dry-run"], "study.baseline: nothing is no variant"),
         (["experiment=quickstart", "hydra.mode=MULTIRUN"], "hydra.mode is not allowed"),
         (["study=small_cnn_lr", "study.margins=1"], "study.margin"),
         (["-m", "device=cpu,cuda"], "device has several values"),
@@ -188,11 +189,11 @@ def test_a_result_of_fewer_epochs_is_no_result_of_more(tmp_path):
     planned(tmp_path, made(2))
     storage.write_json(tmp_path / first.name / "result.json", {"schema": 1, "status": "done", "digests": digests})
     assert [run.status for run in load_study(tmp_path).runs] == ["done", "waiting"]
-    assert [job.name for job in sweeping.left_to_do(tmp_path, made(2))] == ["seed=1"]
-    assert len(sweeping.left_to_do(tmp_path, made(3))) == 2
+    assert [job.name for job in sweeping.left_to_do(tmp_path, made(2), code_digest())] == ["seed=1"]
+    assert len(sweeping.left_to_do(tmp_path, made(3), code_digest())) == 2
     planned(tmp_path, made(3))
     assert load_study(tmp_path).runs[0].status == "unfinished"
-    assert sweeping.outcome_of(tmp_path, made(3)[0])["status"] == "failed"
+    assert sweeping.outcome_of(tmp_path, made(3)[0], code_digest())["status"] == "failed"
 
 
 def test_other_code_is_refused_and_set_aside_only_when_asked(tmp_path):
@@ -200,8 +201,8 @@ def test_other_code_is_refused_and_set_aside_only_when_asked(tmp_path):
     planned(tmp_path, jobs)
     storage.write_json(tmp_path / "seed=0" / "digests.json", {"code": "another"})
     with pytest.raises(CodeError, match=r"1 of 2 jobs in .* were run by other code: seed=0"):
-        sweeping.of_other_code(tmp_path, jobs, redo=False)
-    folders = sweeping.of_other_code(tmp_path, jobs, redo=True)
+        sweeping.of_other_code(tmp_path, jobs, code_digest(), redo=False)
+    folders = sweeping.of_other_code(tmp_path, jobs, code_digest(), redo=True)
     assert (tmp_path / "seed=0").is_dir(), "asking moves nothing"
     sweeping.set_aside(folders)
     assert not (tmp_path / "seed=0").exists()

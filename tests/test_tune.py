@@ -353,6 +353,22 @@ def tune(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command(*words), cwd=folder, capture_output=True, text=True, timeout=240, env=ENVIRONMENT)
 
 
+@pytest.fixture
+def begin(tmp_path):
+    """Begins a search; what still runs at the end of the test is killed, its workers follow by themselves."""
+    begun_here = []
+
+    def start(*words: str) -> subprocess.Popen[str]:
+        pipe = subprocess.PIPE
+        process = subprocess.Popen(command(*words), cwd=tmp_path, env=ENVIRONMENT, stdout=pipe, stderr=pipe, text=True)
+        begun_here.append(process)
+        return process
+
+    yield start
+    for process in begun_here:
+        process.kill()
+
+
 def recorded(folder: Path) -> list:
     """All trials, read by Optuna alone."""
     backend = optuna.storages.journal.JournalFileBackend(str(folder / JOURNAL))
@@ -393,12 +409,10 @@ def begun(where: Path, count: int) -> None:
 
 
 @pytest.mark.slow
-def test_a_killed_worker_loses_nothing_and_nothing_is_run_twice(tmp_path):
+def test_a_killed_worker_loses_nothing_and_nothing_is_run_twice(tmp_path, begin):
     words = (*SLOW, "--trials", "4", "--workers", "2", "--name", "kill", "--pruner", "none")
     where = tmp_path / "outputs/tunes/kill"
-    running = subprocess.Popen(
-        command(*words), cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    running = begin(*words)
     begun(where, 2)
     victim = json.loads((where / "trials/0000/.lock").read_text())["pid"]
     os.kill(victim, signal.SIGKILL)
@@ -417,12 +431,10 @@ def test_a_killed_worker_loses_nothing_and_nothing_is_run_twice(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_signal_stops_all_workers_and_the_same_command_goes_on(tmp_path):
+def test_a_signal_stops_all_workers_and_the_same_command_goes_on(tmp_path, begin):
     words = (*SLOW, "--trials", "3", "--workers", "2", "--name", "stop", "--pruner", "none")
     where = tmp_path / "outputs/tunes/stop"
-    running = subprocess.Popen(
-        command(*words), cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    running = begin(*words)
     begun(where, 2)
     running.terminate()
     _, err = running.communicate(timeout=90)
@@ -436,14 +448,9 @@ def test_a_signal_stops_all_workers_and_the_same_command_goes_on(tmp_path):
 
 
 @pytest.mark.slow
-def test_two_commands_share_one_search(tmp_path):
+def test_two_commands_share_one_search(tmp_path, begin):
     words = (*SMOKE, *SPACE, "--trials", "6", "--workers", "1", "--name", "both")
-    both = [
-        subprocess.Popen(
-            command(*words), cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        for _ in range(2)
-    ]
+    both = [begin(*words) for _ in range(2)]
     ends = [(one.communicate(timeout=240), one.returncode) for one in both]
     assert [code for _, code in ends] == [0, 0], ends
     assert [trial.state.name for trial in recorded(tmp_path / "outputs/tunes/both")] == ["COMPLETE"] * 6

@@ -13,7 +13,7 @@ from cifar_lab.cores import wait_politely_if_busy
 from cifar_lab.errors import CodeError, Interrupted, LabError, LockedError
 from cifar_lab.plugins import add_all, plugin_files
 from cifar_lab.signals import StopFlag
-from cifar_lab.sweeping import PLAN, read_result
+from cifar_lab.sweeping import PLAN
 from cifar_lab.workers import Task
 
 _POLL_S = 2.0
@@ -119,12 +119,6 @@ def _when_free(run: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 
 
 def _record(folder: Path, error: LabError) -> None:
-    """Leave a word of what ended the job for whoever waits for it; a good result stays."""
-    known = read_result(folder)
-    if known.get("status") == "done" or (known.get("error") or {}).get("message") == error.what:
-        return  # the run itself has said it
-    text = {"code": error.code, "message": error.what, "kept": error.kept, "hint": error.hint}
-    storage.make_folder(folder)
-    storage.write_json(
-        folder / "result.json", {"schema": runs.RESULT_SCHEMA, **known, "status": "failed", "metrics": None, "error": text}
-    )
+    """Leave a word of what ended the job for whoever waits for it, unless the run itself has said it."""
+    if (runs.read_result(folder).get("error") or {}).get("message") != error.what:
+        runs.record_failure(folder, error)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from cifar_lab.config import ClaimConfig
 from cifar_lab.stats import Interval, mean_interval
-from cifar_lab.study.asked import check_claims, find_variant
+from cifar_lab.study.asked import check_claims
 from cifar_lab.study.classes import judge_confused, judge_worst
 from cifar_lab.study.deciding import lacks_spread
 from cifar_lab.study.design import Study, Variant
@@ -26,6 +26,7 @@ from cifar_lab.study.measures import (
     reached,
     read_measures,
 )
+from cifar_lab.study.naming import find_variant
 from cifar_lab.study.relations import INCONCLUSIVE, REFUTED, SUPPORTED, judge_between, judge_difference
 
 __all__ = ["ClaimVerdict", "check_claims", "judge_claims"]

@@ -4,7 +4,6 @@ Read from the plan in the sweep's folder, so that a report can be made at any ti
 configurations that the plan came from.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,7 +12,8 @@ from typing import Any
 
 from cifar_lab import storage
 from cifar_lab.config import ClaimConfig, StudyConfig, flatten
-from cifar_lab.errors import ConfigError, DataError, LabError, ResumeError
+from cifar_lab.errors import DataError, LabError, ResumeError
+from cifar_lab.study.naming import choose_baseline, short_labels
 
 PLAN = "plan.json"
 PLAN_SCHEMA = 2
@@ -21,8 +21,6 @@ FACTS = "facts.json"
 REPORT = "report.json"
 METRICS_FILE = "metrics.jsonl"
 RESULT = "result.json"
-_PARTS = re.compile(r",(?=[^,=\[\](){}]+=)")
-"""Between the overrides of a name; a comma inside a list is none."""
 
 
 @dataclass(frozen=True)
@@ -171,46 +169,6 @@ def read_plan(folder: Path) -> dict[str, Any]:
     if not isinstance(plan, dict) or plan.get("schema") != PLAN_SCHEMA:
         raise ResumeError(f"{folder / PLAN} is no plan of this version", hint="use another hydra.sweep.dir")
     return plan
-
-
-def variant_of(overrides: Sequence[str], swept: Sequence[str]) -> str:
-    """A variant's name: the swept overrides without the seed, in the order of the command; empty where only seeds are swept."""
-    return ",".join(text.lstrip("+") for text in overrides if text.partition("=")[0].lstrip("+") in swept and not is_seed(text))
-
-
-def is_seed(override: str) -> bool:
-    """Whether an override sets the seed, which makes a repetition and no variant."""
-    return override.partition("=")[0].lstrip("+") == "seed"
-
-
-def short_labels(names: Sequence[str]) -> dict[str, str]:
-    """Names without what all of them share, and keys by their last part: ``kernel5`` for ``ablation=kernel5`` where only
-    ``ablation`` varies, else ``lr=0.1, width=2`` for ``optimizer.lr=0.1,model.width=2``."""
-    if len(names) == 1:
-        return {name: name or "all runs" for name in names}
-    parts = {name: [part.partition("=") for part in _PARTS.split(name) if part] for name in names}
-    keys = {key for found in parts.values() for key, _, _ in found}
-    if len(keys) == 1 and all(len(found) == 1 for found in parts.values()):
-        return {name: found[0][2] for name, found in parts.items()}
-    last = {key: key.rsplit(".", 1)[-1] for key in keys}
-    if len(set(last.values())) < len(keys):
-        last = {key: key for key in keys}
-    return {name: ", ".join(f"{last[key]}={value}" for key, _, value in found) or "baseline" for name, found in parts.items()}
-
-
-def choose_baseline(wanted: str, names: Sequence[str]) -> str:
-    """The variant that the others are compared with: the one that is named, or the first.
-
-    Raises:
-        ConfigError: None or several are called so.
-    """
-    if not wanted:
-        return names[0]
-    found = [name for name in names if name == wanted] or [name for name in names if wanted in name.split(",")]
-    if len(found) != 1:
-        what = f"fits {len(found)} variants" if found else "is no variant"
-        raise ConfigError(f"study.baseline={wanted}: {what}", hint=f"variants are {'; '.join(names[:8])}")
-    return found[0]
 
 
 def _run(folder: Path, job: Mapping[str, Any]) -> Run:

@@ -3,7 +3,7 @@
 import math
 import re
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from matplotlib.axes import Axes
@@ -48,35 +48,24 @@ def differences(findings: Findings) -> Picture | None:
         return None
     metric, times = findings.metric, wording.scale(findings.metric)
 
-    def layout(column: bool) -> Drawing:
-        def draw(figure: Figure) -> None:
-            axes = _rows(figure, [one.label for one in shown], column)
-            axes.axvspan(-times * findings.margin, times * findings.margin, color=_BAND, zorder=0, linewidth=0)
-            axes.axvline(0, color="#444444", linewidth=0.9, zorder=1)
-            for place, one in enumerate(shown):
-                color = COLORS.get(one.verdict, QUIET_COLOR)
-                if one.interval95 is not None:
-                    axes.plot([times * end for end in one.interval95], [place, place], color=color, linewidth=1.6, zorder=2)
-                filled = color if one.verdict not in ("no evidence", "") else "white"
-                marker = MARKERS.get(one.verdict, "o")
-                axes.plot(
-                    [times * (one.difference or 0.0)],
-                    [place],
-                    marker=marker,
-                    color=color,
-                    markerfacecolor=filled,
-                    markersize=4 if column else 6,
-                )
-            axes.set_xlabel(wording.axis(metric, difference=True, short=column))
-            axes.margins(x=0.04)
-
-        return draw, COLUMN if column else WIDTH, 0.75 + _ROW * (0.8 if column else 1.0) * len(shown)
+    def paint(axes: Axes, column: bool) -> None:
+        axes.axvspan(-times * findings.margin, times * findings.margin, color=_BAND, zorder=0, linewidth=0)
+        axes.axvline(0, color="#444444", linewidth=0.9, zorder=1)
+        for place, one in enumerate(shown):
+            color = COLORS.get(one.verdict, QUIET_COLOR)
+            if one.interval95 is not None:
+                axes.plot([times * end for end in one.interval95], [place, place], color=color, linewidth=1.6, zorder=2)
+            filled = color if one.verdict not in ("no evidence", "") else "white"
+            marker, size = MARKERS.get(one.verdict, "o"), 4 if column else 6
+            axes.plot(times * (one.difference or 0.0), place, marker, color=color, markerfacecolor=filled, markersize=size)
+        axes.set_xlabel(wording.axis(metric, difference=True, short=column))
+        axes.margins(x=0.04)
 
     caption = (
         f"Mean paired difference to the baseline with its 95 % interval. Shaded: the margin, "
         f"{wording.margin(metric, findings.margin)}. ▲ better, ▼ worse, ■ equivalent, ○ no evidence or not judged."
     )
-    return Picture("differences", "Differences to the baseline", caption, layout)
+    return Picture("differences", "Differences to the baseline", caption, _rows([one.label for one in shown], paint))
 
 
 def seeds(findings: Findings) -> Picture | None:
@@ -86,26 +75,22 @@ def seeds(findings: Findings) -> Picture | None:
         return None
     metric, times = findings.metric, wording.scale(findings.metric)
 
-    def layout(column: bool) -> Drawing:
-        def draw(figure: Figure) -> None:
-            axes = _rows(figure, [one.label for one in shown], column)
-            base = next((one for one in shown if one.variant == findings.study.baseline), None)
-            if base is not None and base.mean is not None:
-                axes.axvline(times * base.mean, color="#999999", linewidth=0.9, linestyle="--", zorder=0)
-            for place, one in enumerate(shown):
-                color = TRAIN_COLOR if one is base else QUIET_COLOR
-                values = [times * value for _, value in sorted(one.values.items())]
-                # Spread over the row by their order, so that equal ones do not hide each other.
-                heights = [place + 0.26 * ((k % 5) - 2) / 2 * (len(values) > 1) for k in range(len(values))]
-                axes.plot(values, heights, "o", color=color, markersize=2.4 if column else 3.2, alpha=0.75, markeredgewidth=0)
-                mean = statistics.fmean(values)
-                axes.plot([mean, mean], [place - 0.36, place + 0.36], color="black", linewidth=1.6, zorder=3)
-            axes.set_xlabel(wording.axis(metric))
-
-        return draw, COLUMN if column else WIDTH, 0.75 + _ROW * (0.8 if column else 1.0) * len(shown)
+    def paint(axes: Axes, column: bool) -> None:
+        base = next((one for one in shown if one.variant == findings.study.baseline), None)
+        if base is not None and base.mean is not None:
+            axes.axvline(times * base.mean, color="#999999", linewidth=0.9, linestyle="--", zorder=0)
+        for place, one in enumerate(shown):
+            color = TRAIN_COLOR if one is base else QUIET_COLOR
+            values = [times * value for _, value in sorted(one.values.items())]
+            # Spread over the row by their order, so that equal ones do not hide each other.
+            heights = [place + 0.26 * ((k % 5) - 2) / 2 * (len(values) > 1) for k in range(len(values))]
+            axes.plot(values, heights, "o", color=color, markersize=2.4 if column else 3.2, alpha=0.75, markeredgewidth=0)
+            mean = statistics.fmean(values)
+            axes.plot([mean, mean], [place - 0.36, place + 0.36], color="black", linewidth=1.6, zorder=3)
+        axes.set_xlabel(wording.axis(metric))
 
     caption = "A dot is a finished run (a seed); the line is the mean of its variant, the dashed line that of the baseline."
-    return Picture("seeds", "Every seed", caption, layout)
+    return Picture("seeds", "Every seed", caption, _rows([one.label for one in shown], paint))
 
 
 def curves(study: Study) -> Picture | None:
@@ -156,9 +141,8 @@ def curves(study: Study) -> Picture | None:
 
     left_out = len([name for name in shown if name != study.baseline]) - _MOST_PANELS
     caption = (
-        f"{'Validation' if column_name == 'val_accuracy' else 'Training'} accuracy by epoch: mean over the finished runs that "
-        "got "
-        "so far, and the band from the lowest to the highest of them. Blue: the variant; grey: the baseline."
+        f"{'Validation' if column_name == 'val_accuracy' else 'Training'} accuracy by epoch: mean over the finished runs that"
+        " got so far, and the band from the lowest to the highest of them. Blue: the variant; grey: the baseline."
         f"{'' if floor == low else ' The axis begins above the first epochs.'}"
         f"{f' The last {left_out} variants are left out here.' if left_out > 0 else ''}"
     )
@@ -211,14 +195,20 @@ def fit(labels: Sequence[str], length: int) -> list[str]:
     return [f"{shorten(label, length - digits - 2)} #{place}" for place, label in enumerate(labels, start=1)]
 
 
-def _rows(figure: Figure, labels: Sequence[str], column: bool) -> Axes:
-    """Axes with a line for each label, the first on top."""
-    axes = figure.subplots()
-    names = fit(labels, 22 if column else 42)
-    axes.set_yticks(range(len(names)), labels=names, parse_math=False)
-    axes.set_ylim(len(names) - 0.4, -0.6)
-    axes.tick_params(axis="y", length=0)
-    axes.spines["left"].set_visible(False)
-    axes.grid(visible=True, axis="x", linewidth=0.6)
-    axes.set_axisbelow(True)
-    return axes
+def _rows(labels: Sequence[str], paint: Callable[[Axes, bool], None]) -> Layout:
+    """A picture with a line for each label, the first on top; ``paint`` gets its axes, and whether it is for a column."""
+
+    def layout(column: bool) -> Drawing:
+        def draw(figure: Figure) -> None:
+            axes = figure.subplots()
+            axes.set_yticks(range(len(labels)), labels=fit(labels, 22 if column else 42), parse_math=False)
+            axes.set_ylim(len(labels) - 0.4, -0.6)
+            axes.tick_params(axis="y", length=0)
+            axes.spines["left"].set_visible(False)
+            axes.grid(visible=True, axis="x", linewidth=0.6)
+            axes.set_axisbelow(True)
+            paint(axes, column)
+
+        return draw, COLUMN if column else WIDTH, 0.75 + _ROW * (0.8 if column else 1.0) * len(labels)
+
+    return layout

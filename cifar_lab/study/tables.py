@@ -129,11 +129,9 @@ def convergence(findings: Findings, ledger: Ledger) -> Table | None:
     ]
     missing = [f"{100 * m:.0f} %" for m in MILESTONES if f"{100 * m:.0f}" not in shares]
     caption = (
-        "Epochs, and seconds of training with validation, until a validation accuracy was first measured: means over the runs "
-        "that"
-        " got there, with their number where some did not. Settled: the epoch from which on the best validation accuracy rose by "
-        "no"
-        f" more than {100 * SETTLED:.1f} points in all."
+        "Epochs, and seconds of training with validation, until a validation accuracy was first measured: means over the runs"
+        " that got there, with their number where some did not. Settled: the epoch from which on the best validation accuracy"
+        f" rose by no more than {100 * SETTLED:.1f} points in all."
     )
     if missing:
         caption += f" No run reached {wording.listed(missing)}."

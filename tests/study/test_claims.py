@@ -9,9 +9,9 @@ from cifar_lab import storage
 from cifar_lab.config import RELATIONS, ClaimConfig, StudyConfig
 from cifar_lab.errors import ConfigError
 from cifar_lab.stats import Interval
-from cifar_lab.study.asked import find_variant
 from cifar_lab.study.claims import check_claims, judge_claims
 from cifar_lab.study.design import load_study
+from cifar_lab.study.naming import find_variant
 from cifar_lab.study.relations import judge_between, judge_difference, judge_share
 from cifar_lab.study.verdicts import judge
 
@@ -335,6 +335,7 @@ def test_what_cannot_be_judged_is_refused(tmp_path, claim, text):
     with pytest.raises(ConfigError) as caught:
         check_claims(settings, [NONE, FIVE], CLASSES)
     assert text in caught.value.what
+    assert ("study.claims=[]" in caught.value.hint) == ("is no variant" in text)
     with pytest.raises(ConfigError):
         claims_of(tmp_path, [claim], {NONE: BASE, FIVE: UP})
 
@@ -356,8 +357,8 @@ def test_variants_are_found_by_a_part_of_their_name():
     assert find_variant("optimizer.weight_decay=0", names, "x") == names[0]
     assert find_variant("model=a,optimizer.weight_decay=5e-3", names, "x") == names[1]
     with pytest.raises(ConfigError, match=r"x: model=a fits 2 variants") as caught:
-        find_variant("model=a", names, "x")
-    assert "study.claims=[]" in caught.value.hint
+        find_variant("model=a", names, "x", "; or another")
+    assert caught.value.hint == f"variants are {'; '.join(names)}; or another"
 
 
 def test_every_relation_of_the_configuration_is_judged(tmp_path):

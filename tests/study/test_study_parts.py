@@ -12,8 +12,9 @@ from cifar_lab.analysis.figures import COLUMN
 from cifar_lab.cli import app
 from cifar_lab.stats import Interval
 from cifar_lab.study import wording
-from cifar_lab.study.design import load_study, short_labels
+from cifar_lab.study.design import load_study
 from cifar_lab.study.inline import svg
+from cifar_lab.study.naming import short_labels
 from cifar_lab.study.pareto import front
 from cifar_lab.study.pictures import course, curves, differences, fit, seeds
 from cifar_lab.study.screen import show_report
