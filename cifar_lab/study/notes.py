@@ -8,12 +8,23 @@ from cifar_lab.stats import holm
 from cifar_lab.study.design import Run, Study, Variant
 from cifar_lab.study.measures import is_shared
 
+_UNSAID = ""
+"""Of a condition that a run does not have."""
+
 
 def condition_notes(study: Study) -> list[str]:
-    """Devices, precisions, versions of torch and states of the code in which finished runs differ."""
+    """Devices, precisions, thread counts, versions of torch and states of the code in which finished runs differ."""
     notes = []
-    for what, read in (("device", _device), ("precision", _precision), ("torch version", _torch), ("code", _code)):
+    conditions = {
+        "device": _device,
+        "precision": _precision,
+        "number of threads": _threads,
+        "torch version": _torch,
+        "code": _code,
+    }
+    for what, read in conditions.items():
         found = _by_value([run for run in study.runs if run.status == "done"], read)
+        found.pop(_UNSAID, None)
         if len(found) > 1:
             shown = "; ".join(f"{value}: {_names(study, runs)}" for value, runs in found.items())
             notes.append(f"runs differ in {what}, which may make a difference of its own ({shown})")
@@ -82,6 +93,14 @@ def sharing_notes(study: Study) -> list[str]:
     return [f"seconds of runs that shared a device are marked and stay out of verdicts: {_names(study, shared)}"]
 
 
+def collapse_notes(study: Study) -> list[str]:
+    """Finished runs whose network gives every image the same class: they learned nothing, and their mean says no more."""
+    collapsed = [run for run in study.runs if run.status == "done" and _is_constant(run)]
+    if not collapsed:
+        return []
+    return [f"training has collapsed, every image gets the same class: {_names(study, collapsed)}"]
+
+
 def data_notes(study: Study) -> list[str]:
     """What result.json says of the data, such as that only a part of it was used."""
     found: dict[str, list[Run]] = {}
@@ -98,6 +117,14 @@ def ending(run: Run) -> str:
     return code if isinstance(code, str) and run.status in ("failed", "diverged") else run.status
 
 
+def _is_constant(run: Run) -> bool:
+    """Whether one class has all its images right and the others have none."""
+    metrics = run.result.get("metrics") or {}
+    rows = (metrics.get("test") or metrics.get("val") or {}).get("per_class") or []
+    recalls = sorted(row["recall"] for row in rows if row.get("support"))
+    return len(recalls) > 1 and recalls[-1] == 1.0 and not any(recalls[:-1])
+
+
 def _device(run: Run) -> str:
     """The GPU's name where there is one: two kinds of card are both called cuda."""
     gpu = (run.result.get("environment") or {}).get("gpu") or {}
@@ -106,6 +133,12 @@ def _device(run: Run) -> str:
 
 def _precision(run: Run) -> str:
     return str(run.result.get("precision"))
+
+
+def _threads(run: Run) -> str:
+    """On a CPU they decide the order of sums; a GPU does its own."""
+    environment = run.result.get("environment") or {}
+    return str(environment.get("threads", _UNSAID)) if run.result.get("device") == "cpu" else _UNSAID
 
 
 def _torch(run: Run) -> str:

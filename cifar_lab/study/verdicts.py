@@ -55,6 +55,7 @@ def judge(study: Study) -> Findings:
         *notes.size_notes(study, counts),
         *notes.added_notes(study),
         *notes.missing_notes(study),
+        *notes.collapse_notes(study),
         *notes.sharing_notes(study),
         *notes.data_notes(study),
     ]

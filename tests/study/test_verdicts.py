@@ -144,6 +144,28 @@ def test_runs_of_unlike_conditions_are_named_first(tmp_path):
     assert "(2.15.0: none, kernel5 seed 0, tanh; 2.16.0: kernel5 seed 1)" in found.notes[2]
 
 
+def test_unlike_thread_counts_are_named_on_a_cpu_alone(tmp_path):
+    sides = {NONE: BASE[:2], FIVE: UP[:2]}
+    one, four = ({"environment": {"threads": threads}} for threads in (1, 4))
+    threads = {(NONE, 0): one, (NONE, 1): one, (FIVE, 0): one, (FIVE, 1): four}
+    found = judged(tmp_path / "cpu", sides, results=threads, predictions=False)
+    text = "runs differ in number of threads, which may make a difference of its own (1: none, kernel5 seed 0; 4: kernel5 seed 1)"
+    assert text in found.notes
+    on_gpu = {key: {**environment, "device": "cuda"} for key, environment in threads.items()}
+    assert not any("threads" in note for note in judged(tmp_path / "gpu", sides, results=on_gpu, predictions=False).notes)
+
+
+@pytest.mark.parametrize(("recalls", "told"), [([0, 1, 0], True), ([0, 1, 0.01], False), ([0, 0.99, 0], False), ([1], False)])
+def test_networks_that_always_answer_the_same_are_named(tmp_path, recalls, told):
+    rows = [{"name": name, "recall": float(recall), "support": 50} for name, recall in zip("abc", recalls, strict=False)]
+    rows.append({"name": "d", "recall": 0.0, "support": 0})
+    collapsed = {"metrics": {"train": None, "val": None, "test": {"accuracy": 0.1, "per_class": rows}}}
+    results = {(FIVE, 0): collapsed, (FIVE, 1): collapsed, (TANH, 1): collapsed}
+    found = judged(tmp_path, dict.fromkeys((NONE, FIVE, TANH), BASE[:2]), results=results, predictions=False)
+    note = "training has collapsed, every image gets the same class: kernel5, tanh seed 1"
+    assert (note in found.notes) == told
+
+
 def test_seeds_that_came_after_a_look_are_named(tmp_path):
     found = judged(tmp_path, {NONE: BASE, FIVE: UP}, rounds={4: 1, 5: 1, 6: 2}, predictions=False)
     assert found.notes == [
