@@ -86,6 +86,8 @@ def _checked(overrides: Sequence[str], sampler: str, pruner: str, name: str, see
     from cifar_lab.parts import check_builders
 
     space, fixed = read_space(overrides, config_dir)
+    if idle := [word for word in fixed if word.lstrip("+").startswith("sweep.")]:
+        raise ConfigError(f"{idle[0]} is about sweeps, this is a search", hint="--workers says how many trials run at once")
     check_methods(sampler, pruner, space)
     configs = space.check(fixed, config_dir)
     for config in configs:

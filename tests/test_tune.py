@@ -126,6 +126,7 @@ def test_what_cannot_be_searched_is_refused(words, says):
         (("optimizer=adam,sgd_nesterov", "optimizer.momentum=0.8,0.9"), "with optimizer=adam"),
         (("optimizer.lr=0.1,0.2", "data.val_fraction=0"), "validation images"),
         (("optimizer.lr=0.1,0.2", "train.monitor=train_loss"), "validation images"),
+        (("optimizer.lr=0.1,0.2", "sweep.workers=2"), "sweep.workers=2 is about sweeps"),
     ],
 )
 def test_every_choice_and_both_ends_are_checked_before_anything_begins(words, says):

@@ -22,7 +22,7 @@ from torch import nn
 
 class Wayward(nn.Sequential):
     def forward(self, images):
-        if self.training and torch.is_grad_enabled():
+        if self.training and torch.is_grad_enabled() and not os.path.exists("mended"):
             if self.way == "raise":
                 raise RuntimeError("broken on purpose")
             if self.way == "exit":
@@ -58,36 +58,45 @@ def results(folder: Path) -> dict[str, dict]:
     return {p.parent.name: json.loads(p.read_text()) for p in folder.glob("outputs/sweeps/*/*/result.json")}
 
 
-def test_a_job_that_dies_ends_alone_and_the_same_command_runs_only_what_failed(tmp_path):
-    said = sweep(tmp_path, "model.way=good,exit,killed", "seed=0,1", "sweep.workers=1")
+def way_of(name: str) -> str:
+    return name.partition(",")[0].removeprefix("model.way=")
+
+
+def test_a_job_that_dies_ends_alone(tmp_path):
+    said = sweep(tmp_path, "model.way=good,exit,die,killed", "seed=0", "sweep.workers=1")
     assert said.returncode == 8, said.stderr
-    found = results(tmp_path)
-    ended = {name.split(",")[0].removeprefix("model.way="): result for name, result in found.items()}
-    assert {name: result["status"] for name, result in ended.items()} == {"good": "done", "exit": "failed", "killed": "failed"}
+    ended = {way_of(name): result for name, result in results(tmp_path).items()}
+    assert {way: result["status"] for way, result in ended.items()} == {
+        **{"good": "done", "exit": "failed", "die": "failed", "killed": "failed"}
+    }
     assert ended["exit"]["error"]["message"] == "SystemExit: 3"
+    assert ended["die"]["error"]["message"] == "its process ended with code 5"
     assert ended["killed"]["error"]["message"] == "killed by SIGKILL"
-    assert "2 done, 4 failed (2 E-BUG, 2 E-KILLED)" in said.stderr
-    assert "seed=1: E-KILLED killed by SIGKILL; log: outputs/sweeps/" in said.stdout
-    stamps = {p: p.stat().st_mtime_ns for p in tmp_path.glob("outputs/sweeps/*/model.way=good*/result.json")}
-    assert len(stamps) == 2
+    assert "1 done, 3 failed (1 E-BUG, 2 E-KILLED)" in said.stderr
+    assert "seed=0: E-KILLED killed by SIGKILL; log: outputs/sweeps/" in said.stdout
     assert not list(tmp_path.glob("outputs/sweeps/*/*/*.png")), "pictures are drawn when somebody asks for them"
 
 
 @pytest.mark.slow
-def test_five_of_twenty_fail_in_five_ways(tmp_path):
-    ways = ("model.way=good,raise,exit,die,killed,hang,memory", "seed=0", "sweep.workers=1", "sweep.job_timeout=60")
-    said = sweep(tmp_path, *ways)
-    assert said.returncode == 8
-    codes = {name: (r.get("error") or {}).get("code") for name, r in results(tmp_path).items()}
-    by_way = {name.removeprefix("model.way=").partition(",")[0]: code for name, code in codes.items()}
-    assert by_way == {
-        "good": None,
-        "raise": "E-BUG",
-        "exit": "E-BUG",
-        "die": "E-KILLED",
-        "killed": "E-KILLED",
-        "hang": "E-TIMEOUT",
-    }
+def test_five_of_twenty_fail_in_five_ways_and_the_same_command_runs_exactly_those(tmp_path):
+    failing = {"raise": "E-BUG", "exit": "E-BUG", "killed": "E-KILLED", "hang": "E-TIMEOUT", "memory": "E-OOM"}
+    ways = [*(f"good{number}" for number in range(15)), *failing]
+    words = (f"model.way={','.join(ways)}", "seed=0", "sweep.workers=1", "sweep.job_timeout=30")
+    said = sweep(tmp_path, *words)
+    assert said.returncode == 8, said.stderr
+    codes = {way_of(name): (result["error"] or {}).get("code") for name, result in results(tmp_path).items()}
+    assert codes == {way: failing.get(way) for way in ways}
+    assert "15 done, 5 failed" in said.stderr
+    for way, code in failing.items():
+        assert f"model.way={way},seed=0: {code}" in said.stdout
+    written = {path: path.stat().st_mtime_ns for path in tmp_path.glob("outputs/sweeps/*/*/result.json")}
+    (tmp_path / "mended").touch()
+    said = sweep(tmp_path, *words)
+    assert said.returncode == 0, said.stderr
+    assert "20 jobs in" in said.stdout
+    assert "15 of them done already" in said.stdout
+    changed = {way_of(path.parent.name) for path, before in written.items() if path.stat().st_mtime_ns != before}
+    assert changed == set(failing)
 
 
 @pytest.mark.slow
