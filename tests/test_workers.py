@@ -73,7 +73,7 @@ def test_a_job_that_dies_ends_alone(tmp_path):
     assert ended["die"]["error"]["message"] == "its process ended with code 5"
     assert ended["killed"]["error"]["message"] == "killed by SIGKILL"
     assert "1 done, 3 failed (1 E-BUG, 2 E-KILLED)" in said.stderr
-    assert "seed=0: E-KILLED killed by SIGKILL; log: outputs/sweeps/" in said.stdout
+    assert "model.way=killed: E-KILLED killed by SIGKILL; log: outputs/sweeps/" in said.stdout
     assert not list(tmp_path.glob("outputs/sweeps/*/*/*.png")), "pictures are drawn when somebody asks for them"
 
 
@@ -88,7 +88,7 @@ def test_five_of_twenty_fail_in_five_ways_and_the_same_command_runs_exactly_thos
     assert codes == {way: failing.get(way) for way in ways}
     assert "15 done, 5 failed" in said.stderr
     for way, code in failing.items():
-        assert f"model.way={way},seed=0: {code}" in said.stdout
+        assert f"model.way={way}: {code}" in said.stdout
     written = {path: path.stat().st_mtime_ns for path in tmp_path.glob("outputs/sweeps/*/*/result.json")}
     (tmp_path / "mended").touch()
     said = sweep(tmp_path, *words)

@@ -32,8 +32,8 @@ _ENDED = {
 """States of Slurm after which nothing comes; a job in any other may still run."""
 
 
-class _Terminated(Exception):
-    """SIGTERM came while jobs were waited for."""
+class _Terminated(BaseException):
+    """SIGTERM came while jobs were waited for; as with Ctrl-C, no launcher may take it for the failure of a job."""
 
 
 def launch(launcher: Any, job_overrides: Sequence[Sequence[str]]) -> None:
