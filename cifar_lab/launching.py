@@ -15,7 +15,6 @@ from cifar_lab.display import say
 from cifar_lab.errors import Interrupted, SweepError
 from cifar_lab.flags import quoted
 from cifar_lab.preview import measure_latency_alone, save_facts, show_preview
-from cifar_lab.processes import warm_up
 from cifar_lab.study.design import PLAN
 
 _ON_THIS_MACHINE = ("LabLauncher", "BasicLauncher")
@@ -57,7 +56,6 @@ def run_sweep(arguments: Sequence[str], config: Any, launcher: Any) -> list[Any]
         SweepError: Some jobs failed; the others are done.
         Interrupted: A signal came; the same command goes on.
     """
-    warm_up()
     from cifar_lab.parts import check_builders
 
     asked = ASKED.get()

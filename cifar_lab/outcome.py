@@ -54,6 +54,7 @@ def measure(
     *,
     pictures: bool = True,
     shared: bool = False,
+    timed: bool = True,
     test: bool = True,
 ) -> dict[str, Any]:
     """Predict every split once with the selected weights, save the predictions, and say all there is to say of them.
@@ -84,7 +85,8 @@ def measure(
     if test:
         _draw(config, splits, predictions["test"][1], folder.path, rows, best_epoch, stopped_early, pictures)
     cost = {**parts.cost, **_effort(parts, rows), "shared": shared}
-    cost |= _speed(config, parts, cost["train_s"])
+    is_timed = timed and config.train.latency_s > 0
+    cost |= _speed(config, parts, cost["train_s"]) if is_timed else {"latency": None, "inference": None}
     if features.by_split:
         cost["features_s"] = features.seconds
     storage.write_json(folder.path / "cost.json", cost)
@@ -178,13 +180,11 @@ def _effort(parts: Parts, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _speed(config: Config, parts: Parts, train_s: float) -> dict[str, Any]:
-    """``latency`` and ``inference`` of the tested model, in a time that a short run does not notice; nothing where it is off.
+    """``latency`` and ``inference`` of the tested model, in a time that a short run does not notice.
 
     The batch is the evaluation's, and no larger than the test set: it needs no memory that the run has not had.
     """
     train, state = config.train, parts.state
-    if train.latency_s == 0:
-        return {"latency": None, "inference": None}
     size = config.data.input_size or parts.splits.train.images.shape[-1]
     return short_latency(
         state.eval_model,

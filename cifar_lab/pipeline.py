@@ -38,6 +38,7 @@ def run(
     *,
     in_sweep: bool = False,
     shared: bool = False,
+    timed: bool = True,
     test: bool = True,
     judge: Judge | None = None,
 ) -> dict[str, Any]:
@@ -49,6 +50,7 @@ def run(
         overrides: What the person typed, for the record.
         in_sweep: Leave the pictures to whoever asks for them later.
         shared: Other runs have the same device at the same time; for the record of seconds.
+        timed: Measure the latency of the trained model, for ``train.latency_s`` seconds at most.
         test: Open the test set at the end. A run that was done without it is opened by the next call with it.
         judge: Told of every epoch but the last; raises ``PrunedError`` to end the run there.
 
@@ -66,7 +68,7 @@ def run(
             say(f"already done: {path}")
             show_result(done, str(path))
             return done
-        return _run(config, folder, code, overrides, stop, _Wishes(not in_sweep and test, shared, test, judge))
+        return _run(config, folder, code, overrides, stop, _Wishes(not in_sweep and test, shared, timed, test, judge))
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,7 @@ class _Wishes:
 
     pictures: bool
     shared: bool
+    timed: bool
     test: bool
     judge: Judge | None
 
@@ -152,7 +155,11 @@ def _train_and_measure(
         tracker.display.close()
         best_epoch = outcome.select_weights(config, parts, folder.path)
         return outcome.measure(
-            config, parts, features, folder, best_epoch, stop, pictures=wishes.pictures, shared=wishes.shared, test=wishes.test
+            *(config, parts, features, folder, best_epoch, stop),
+            pictures=wishes.pictures,
+            shared=wishes.shared,
+            timed=wishes.timed,
+            test=wishes.test,
         )
 
 

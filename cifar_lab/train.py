@@ -105,8 +105,9 @@ def _job(cfg: Any) -> dict[str, Any] | BaseException:
 
 def _start_sweep(flags: Flags) -> None:
     """Name the sweep's folder and hand over to Hydra, which calls ``launching.run_sweep`` through our sweeper."""
-    from cifar_lab import launcher_rules, launching, schema, sweeps
+    from cifar_lab import launcher_rules, schema, sweeps
     from cifar_lab.overrides import parse_overrides
+    from cifar_lab.processes import warm_up
 
     parsed = parse_overrides(flags.overrides, flags.config_dir)
     composed = schema.compose_raw(sweeps.first_job(parsed), flags.config_dir)
@@ -119,6 +120,9 @@ def _start_sweep(flags: Flags) -> None:
         shown = replace(flags, multirun=False, overrides=first)
         _through_hydra(shown.for_hydra(), lambda _: None)
         return
+    warm_up()
+    from cifar_lab import launching
+
     name = sweeps.sweep_name(parsed, study=flags.study)
     if not any(o.key_or_group == "hydra.sweep.dir" for o in parsed):
         overrides.append(f"hydra.sweep.dir={quoted(Path('outputs/sweeps') / name)}")

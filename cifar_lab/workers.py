@@ -176,7 +176,8 @@ def _run_task(task: Task, slot: Slot) -> LabError | None:
     try:
         config = schema.from_plain(task.plain)
         config.threads = config.threads or slot.threads
-        pipeline.run(config, task.folder, task.overrides, in_sweep=True, shared=slot.shared)
+        # Latency is measured once a variant, when no run is under way any more.
+        pipeline.run(config, task.folder, task.overrides, in_sweep=True, shared=slot.shared, timed=False)
     except LabError as error:
         return error
     except KeyboardInterrupt:

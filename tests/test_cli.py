@@ -42,6 +42,24 @@ def test_listings_do_not_import_torch(command: list[str]) -> None:
     assert "torch" not in modules_after(*command)
 
 
+@pytest.mark.parametrize(("arguments", "code"), [(["version"], 0), (["list", "nonsense"], 2)])
+def test_a_command_that_imported_torch_ends_at_once_and_loses_nothing(arguments: list[str], code: int) -> None:
+    script = (
+        "import atexit, sys, threading, time, types\n"
+        "sys.modules['torch'] = types.ModuleType('torch')\n"
+        f"sys.argv = ['cifar-lab', *{arguments!r}]\n"
+        "class Slow:\n"
+        "    def __del__(self): print('taken apart')\n"
+        "slow = Slow()\n"
+        "atexit.register(lambda: print('last words', end=''))\n"
+        "threading.Thread(target=lambda: (time.sleep(0.3), print('thread done'))).start()\n"
+        "from cifar_lab.cli import main\nmain()"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == code, done.stderr
+    assert done.stdout.endswith("thread done\nlast words"), "and nothing after it"
+
+
 def test_help_is_quick() -> None:
     """Fastest of several, because this machine does other things too; the bound itself is 0.35 s on a quiet one."""
     seconds = []

@@ -60,7 +60,7 @@ ROOMS: dict[str, set[str]] = {
     "local": {*BASE, "cluster", "display", "plugins", "processes", "runs", "sweeping", "tracking", "workers"},
     "probing": {*BASE, "analysis", "costing", "data", "engine", "optim", "runtime", "schema"},
     "preview": {*BASE, "paired", "display", "local", "processes", "runs", "study", "sweeping", "sweeps"},
-    "launching": {*BASE, "cluster", "display", "flags", "parts", "preview", "processes", "saved", "study", "sweeping", "sweeps"},
+    "launching": {*BASE, "cluster", "display", "flags", "parts", "preview", "saved", "study", "sweeping", "sweeps"},
     # 6: where configuration and parts are joined
     "pretrained": {*BASE, "data", "engine"},
     "parts": {*BASE, "analysis", "data", "engine", "models", "optim", "plugins", "pretrained", "runtime", "tables"},
@@ -94,6 +94,7 @@ ROOMS: dict[str, set[str]] = {
         "parts",
         "pipeline",
         "plugins",
+        "processes",
         "runs",
         "schema",
         "launching",

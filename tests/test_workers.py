@@ -63,7 +63,7 @@ def way_of(name: str) -> str:
 
 
 def test_a_job_that_dies_ends_alone(tmp_path):
-    said = sweep(tmp_path, "model.way=good,exit,die,killed", "seed=0", "sweep.workers=1")
+    said = sweep(tmp_path, "model.way=good,exit,die,killed", "seed=0", "sweep.workers=1", "train.latency_s=0.2")
     assert said.returncode == 8, said.stderr
     ended = {way_of(name): result for name, result in results(tmp_path).items()}
     assert {way: result["status"] for way, result in ended.items()} == {
@@ -75,6 +75,9 @@ def test_a_job_that_dies_ends_alone(tmp_path):
     assert "1 done, 3 failed (1 E-BUG, 2 E-KILLED)" in said.stderr
     assert "model.way=killed: E-KILLED killed by SIGKILL; log: outputs/sweeps/" in said.stdout
     assert not list(tmp_path.glob("outputs/sweeps/*/*/*.png")), "pictures are drawn when somebody asks for them"
+    assert ended["good"]["cost"]["latency"] is None, "measured once a variant, alone"
+    [facts] = [json.loads(path.read_text())["variants"] for path in tmp_path.glob("outputs/sweeps/*/facts.json")]
+    assert facts["model.way=good"]["latency"]["batch_1"]["calls"] > 0
 
 
 @pytest.mark.slow

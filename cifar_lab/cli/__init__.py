@@ -3,7 +3,10 @@
 A command is a function in one of these modules; it imports what it needs inside.
 """
 
+import atexit
+import os
 import sys
+import threading
 
 from cifar_lab.cli import (  # noqa: F401  (they add their commands)
     analyze,
@@ -42,4 +45,21 @@ def main() -> None:
     if sys.argv[1:] == ["--version"]:
         version()
         return
-    app()
+    try:
+        app()
+    except SystemExit as end:
+        if "torch" in sys.modules and isinstance(end.code, int):
+            _leave(end.code)
+        raise
+
+
+def _leave(code: int) -> None:
+    """End the process as multiprocessing ends its own; to take torch apart first, object by object, would take seconds."""
+    threading._shutdown()  # pyrefly: ignore
+    atexit._run_exitfuncs()
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except OSError:
+        return  # the interpreter says what is wrong with them
+    os._exit(code)
