@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rig import ROOT, Lab, Said
@@ -33,7 +34,21 @@ def cifar10_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Lab:
+def lab(lab_with_pictures: Lab, monkeypatch: pytest.MonkeyPatch) -> Lab:
+    """`cifar-lab train ...` in this process, in a fresh working folder; drawing, half a small run's time, is left out."""
+    from cifar_lab.analysis import figures
+
+    render = figures.render
+
+    def quickly(draw: Any, width: float, height: float, format: str = "png", **rest: Any) -> bytes:
+        return b"a picture" if format == "png" else render(draw, width, height, format, **rest)
+
+    monkeypatch.setattr(figures, "render", quickly)
+    return lab_with_pictures
+
+
+@pytest.fixture
+def lab_with_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Lab:
     """`cifar-lab train ...` in this process, in a fresh working folder."""
     from cifar_lab.train import main
 

@@ -34,10 +34,12 @@ def snapshot(folder: str | Path) -> dict[str, bytes]:
     return {str(p): p.read_bytes() for p in sorted(Path(folder).rglob("*")) if p.is_file() and p.name != ".lock"}
 
 
-def test_a_run_leaves_what_the_contract_says(lab: Lab) -> None:
-    said = lab(*SMOKE, RUN)
+def test_a_run_leaves_what_the_contract_says(lab_with_pictures: Lab) -> None:
+    said = lab_with_pictures(*SMOKE, RUN)
     assert said.code == 0, said.err
     names = {p.name for p in Path("run").iterdir()}
+    for path in Path("run").glob("*.png"):
+        assert path.read_bytes().startswith(b"\x89PNG"), path
     promised = "config.yaml overrides.txt environment.json metrics.jsonl checkpoints predictions.npz confusion_matrix.csv"
     promised += " confusion_matrix.png classification_report.json classification_report.txt curves.png samples.png"
     assert {*promised.split(), "cost.json", "result.json", "run.log"} <= names
