@@ -18,7 +18,7 @@ from hydra.core.override_parser.types import Override
 
 from cifar_lab import storage
 from cifar_lab.config import Config, to_plain
-from cifar_lab.errors import ConfigError
+from cifar_lab.errors import ConfigError, KilledError
 from cifar_lab.overrides import parse_overrides
 from cifar_lab.rules import check
 from cifar_lab.schema import compose
@@ -161,12 +161,12 @@ def first_job(parsed: Sequence[Override]) -> list[str]:
 def what_ended_it(result: Mapping[str, Any]) -> str:
     """Code and message of a run that is not done."""
     error = result.get("error") or {}
-    return f"{error.get('code', 'E-NONE')} {error.get('message', 'it left no result')}"
+    return f"{error.get('code', KilledError.code)} {error.get('message', 'it left no result: killed, or never begun')}"
 
 
 def failure_text(results: Mapping[str, Mapping[str, Any]]) -> str:
     """``40 done, 10 failed (2 E-OOM, 8 E-DIVERGED)``."""
     failed = [result for result in results.values() if result.get("status") != "done"]
-    codes = Counter((result.get("error") or {}).get("code", "E-NONE") for result in failed)
+    codes = Counter((result.get("error") or {}).get("code", KilledError.code) for result in failed)
     counts = ", ".join(f"{count} {code}" for code, count in codes.items())
     return f"{len(results) - len(failed)} done, {len(failed)} failed ({counts})"

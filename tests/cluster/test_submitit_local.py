@@ -26,6 +26,8 @@ def test_a_killed_job_does_not_cost_the_others(tmp_path: Path) -> None:
     code, out = end(first)
     assert code == 8, out
     assert statuses(sweep) == {"seed=1": "done"}
+    assert "seed=0: E-KILLED it left no result" in out
+    assert "1 done, 1 failed (1 E-KILLED)" in out
     code, out = end(start(tmp_path, environment(), *arguments))
     assert code == 0, out
     assert "2 jobs in sweep, 1 of them done already" in out
