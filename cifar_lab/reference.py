@@ -17,16 +17,15 @@ import numpy as np
 import yaml
 
 from cifar_lab import storage
-from cifar_lab.config import flatten
 from cifar_lab.errors import CheckpointError, ConfigError
 from cifar_lab.metrics import softmax
+from cifar_lab.runs import comparable, is_place
 from cifar_lab.tables import conf_dir
 
 REFERENCE = Path("outputs/reference")
 PREDICTIONS = "test_predictions.npz"
 SUMS = "SHA256SUMS"
 """Digests of all other files, as `sha256sum --check` reads them."""
-PLACES = ("threads", "device", "data.root", "data.download", "train.latency_s")
 _OF_ONE_MACHINE = ("hydra.run.dir=", "data.root=")
 MARKS = ("<!-- results -->", "<!-- end of results -->")
 _COPIED = (
@@ -62,7 +61,8 @@ class Row:
     @property
     def changed(self) -> list[str]:
         """What was overridden in it; seed and places aside."""
-        return [o for o in self.overrides if not o.startswith(("experiment=", "seed=", *(f"{key}=" for key in PLACES)))]
+        keys = [(override, override.partition("=")[0]) for override in self.overrides]
+        return [override for override, key in keys if key not in ("experiment", "seed") and not is_place(key)]
 
 
 def keep(run: Path, name: str, where: Path = REFERENCE) -> Path:
@@ -104,8 +104,8 @@ def rows(where: Path = REFERENCE) -> list[Row]:
     found: dict[str, Row] = {}
     for folder in sorted(p for p in where.iterdir() if (p / "result.json").is_file()) if where.is_dir() else ():
         overrides = (folder / "overrides.txt").read_text().splitlines()
-        plain = flatten(yaml.safe_load((folder / "config.yaml").read_text()))
-        key = storage.digest({k: v for k, v in plain.items() if k not in ("seed", *PLACES)})
+        plain = yaml.safe_load((folder / "config.yaml").read_text())
+        key = storage.digest({k: v for k, v in comparable(plain).items() if k != "seed"})
         row = found.setdefault(key, Row([], [], overrides))
         row.names.append(folder.name)
         row.results.append(_result(folder))

@@ -73,8 +73,7 @@ def rerun(path: Path, places: Sequence[str] = (), out: Path | None = None) -> tu
 def _config(old: SavedRun, places: Sequence[str]) -> Config:
     """The run's configuration in other places."""
     for override in places:
-        key = override.partition("=")[0]
-        if not any(key == place or key.startswith(f"{place}.") for place in runs.PLACES):
+        if not runs.is_place(override.partition("=")[0]):
             raise ConfigError(
                 f"{override}: a rerun changes nothing but places",
                 hint=f"places are {', '.join(runs.PLACES)}; `cifar-lab train` changes the rest",

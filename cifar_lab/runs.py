@@ -5,7 +5,7 @@ belongs to one configuration, one state of the code and one state of the data; r
 continues, and is refused when one of the three has changed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
@@ -36,10 +36,14 @@ def new_run_folder(parent: Path, name: str) -> Path:
         return folder
 
 
+def is_place(key: str) -> bool:
+    """Whether a dotted key says where and with what a run runs."""
+    return any(key == place or key.startswith(f"{place}.") for place in PLACES)
+
+
 def comparable(plain: dict[str, Any]) -> dict[str, Any]:
     """The part of a configuration that decides what is computed, as dotted keys."""
-    flat = flatten(plain)
-    return {k: v for k, v in flat.items() if not any(k == p or k.startswith(f"{p}.") for p in PLACES)}
+    return {key: value for key, value in flatten(plain).items() if not is_place(key)}
 
 
 def config_digest(config: Config) -> str:
@@ -136,12 +140,9 @@ class RunFolder:
     def finished(self, config: Config, code: str, *, tested: bool = True) -> dict[str, Any] | None:
         """The result, when this very configuration and code are done here, and the test set was opened if it has to be."""
         result = self.result()
-        if result is None or result.get("status") != "done":
+        if result is None or (tested and result.get("test_openings") == 0):
             return None
-        if tested and result.get("test_openings") == 0:
-            return None
-        digests = result.get("digests", {})
-        return result if (digests.get("config"), digests.get("code")) == (config_digest(config), code) else None
+        return result if is_result_of(result, config, code) else None
 
     def claim(self, config: Config, code: str, data: str, overrides: Sequence[str]) -> None:
         """Make the folder this run's, or check that it already is; writes config.yaml and overrides.txt.
@@ -213,6 +214,13 @@ def read_result(folder: Path) -> dict[str, Any]:
     except LabError:
         return {}
     return found if isinstance(found, dict) and found.get("schema") == RESULT_SCHEMA else {}
+
+
+def is_result_of(result: Mapping[str, Any], config: Config, code: str) -> bool:
+    """Whether a result is that of a finished run of this very configuration and code."""
+    digests = result.get("digests", {})
+    same = (digests.get("config"), digests.get("code")) == (config_digest(config), code)
+    return result.get("status") == "done" and same
 
 
 def record_failure(folder: Path, error: LabError) -> None:

@@ -159,11 +159,9 @@ def _code_of(folder: Path) -> str | None:
 def is_done(folder: Path, config: Config, code: str) -> bool:
     """Whether a folder holds a result of this very configuration and code."""
     result = runs.read_result(folder)
-    digests = result.get("digests", {})
     if config.train.precision == "auto":  # the folder knows what it meant
         config = replace(config, train=replace(config.train, precision=result.get("precision", "auto")))
-    same = (digests.get("config"), digests.get("code")) == (runs.config_digest(config), code)
-    return result.get("status") == "done" and same
+    return runs.is_result_of(result, config, code)
 
 
 def read_facts(where: Path) -> dict[str, dict[str, Any]]:

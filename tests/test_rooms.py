@@ -116,7 +116,7 @@ ROOMS: dict[str, set[str]] = {
         "workers",
     },
     "tune": {*BASE, "cores", "display", "local", "parts", "schema", "sweeping", "tuning"},
-    "reference": {*BASE, "tables"},
+    "reference": {*BASE, "runs", "tables"},
     "verify": {*BASE, "reference", "runs", "saved", "tables"},
     "rerun": {*BASE, "display", "pipeline", "plugins", "reference", "runs", "runtime", "saved", "schema"},
     "saved": {*BASE, "data", "engine", "models"},

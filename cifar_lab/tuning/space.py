@@ -19,7 +19,7 @@ from cifar_lab.config import Config
 from cifar_lab.errors import ConfigError
 from cifar_lab.explain import did_you_mean
 from cifar_lab.overrides import parse_overrides, refuse_overrides
-from cifar_lab.runs import PLACES
+from cifar_lab.runs import is_place
 from cifar_lab.schema import compose
 
 TAGS = ("log",)
@@ -225,5 +225,5 @@ def _refuse_key(key: str, text: str) -> None:
         )
     if key == "train.monitor":
         raise ConfigError(f"{shown}: trials must be judged by the same measure")
-    if key.startswith("hydra") or any(key == place or key.startswith(f"{place}.") for place in PLACES):
+    if key.startswith("hydra") or is_place(key):
         raise ConfigError(f"{shown}: {key} changes where a run runs, not what it computes", hint="give it one value")
