@@ -100,7 +100,8 @@ def _run(
     folder.claim(config, code, splits.digest, overrides)
     digests = {"config": runs.config_digest(config), "code": code, "data": splits.digest}
     environment = runtime.environment_record(device)
-    storage.write_json(folder.path / "environment.json", {**environment, "data_digest": splits.digest})
+    wishes = replace(wishes, shared=wishes.shared or _was_shared(folder.path))
+    storage.write_json(folder.path / "environment.json", {**environment, "data_digest": splits.digest, "shared": wishes.shared})
     record: dict[str, Any] = {
         "digests": digests,
         "seed": config.seed,
@@ -193,6 +194,12 @@ def _opening_lines(config: Config, parts: Parts) -> list[str]:
     if precision == "bf16" and device.type == "cpu" and not runtime.cpu_has_bf16():
         lines.append("note: this CPU has no bf16 units and emulates them, many times slower than train.precision=fp32")
     return lines
+
+
+def _was_shared(folder: Path) -> bool:
+    """Whether an earlier part of this run had to share its device: its seconds stay what they are when the rest runs alone."""
+    path = folder / "environment.json"
+    return path.is_file() and bool(storage.read_json(path).get("shared"))
 
 
 def _require_checkpoint(folder: runs.RunFolder, config: Config) -> None:

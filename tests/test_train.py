@@ -12,7 +12,7 @@ import torch
 import yaml
 from rig import SMOKE, Lab
 
-from cifar_lab import schema
+from cifar_lab import pipeline, schema
 from cifar_lab.engine.weights import load_weights
 from cifar_lab.metrics import METRICS, summarize
 from cifar_lab.runs import config_digest
@@ -112,6 +112,16 @@ def test_places_may_change(lab: Lab) -> None:
     """A checkpoint interval or another device name is no other run."""
     assert lab(*SMOKE, RUN).code == 0
     assert "already done" in lab(*SMOKE, RUN, "train.checkpoint_every_s=1", "device=cpu").out
+
+
+def test_seconds_of_a_shared_device_stay_marked_when_the_rest_runs_alone(tmp_path: Path) -> None:
+    schema.register()
+    for epochs, shared in ((1, True), (2, False)):
+        config = schema.compose([*SMOKE, f"train.epochs={epochs}"])
+        result = pipeline.run(config, tmp_path / "run", in_sweep=True, shared=shared)
+        assert (result["epochs_done"], result["cost"]["shared"]) == (epochs, True)
+    alone = pipeline.run(schema.compose([*SMOKE, "train.epochs=1"]), tmp_path / "alone", in_sweep=True)
+    assert alone["cost"]["shared"] is False
 
 
 def test_epochs_may_be_raised(lab: Lab) -> None:
