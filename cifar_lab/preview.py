@@ -58,8 +58,7 @@ def show_preview(
     seconds = {name: [result["cost"]["train_s"] for result in found] for name, found in done.items()}
     paced = {name: {**facts[name], **({"train_s": float(np.mean(s))} if s else {})} for name, s in seconds.items()}
     if not here:
-        for name in paced:
-            paced[name] = {**paced[name], "train_s": None}
+        paced = {name: {**pace, "train_s": None} for name, pace in paced.items()}
     effort = estimate(Counter(job.variant for job in todo), paced, len(slots))
     at_once = f"{len(slots)} at once" if len(slots) > 1 else "one after the other"
     at_once = at_once if here else "as many at once as the cluster allows"

@@ -125,7 +125,16 @@ class RunFolder:
 
     def result(self) -> dict[str, Any] | None:
         """result.json, when there is one of ours."""
-        path = self.path / "result.json"
+        return self.result_in(self.path)
+
+    @staticmethod
+    def result_in(folder: Path) -> dict[str, Any] | None:
+        """result.json of a folder, without holding it; None where there is none of ours.
+
+        Raises:
+            DataError: It is damaged.
+        """
+        path = folder / "result.json"
         if not path.is_file():
             return None
         found = storage.read_json(path)
@@ -208,12 +217,10 @@ class RunFolder:
 
 def read_result(folder: Path) -> dict[str, Any]:
     """result.json of a run; empty where there is none, or none that can be read."""
-    path = folder / "result.json"
     try:
-        found = storage.read_json(path) if path.is_file() else {}
+        return RunFolder.result_in(folder) or {}
     except LabError:
         return {}
-    return found if isinstance(found, dict) and found.get("schema") == RESULT_SCHEMA else {}
 
 
 def is_result_of(result: Mapping[str, Any], config: Config, code: str) -> bool:

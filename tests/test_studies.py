@@ -35,14 +35,15 @@ def _registered():
 
 @pytest.mark.parametrize("study", STUDIES)
 def test_every_study_plans_its_jobs(study):
-    jobs = jobs_of(study, "seed=0")
+    jobs = jobs_of(study, "seed=0,1")
     variants = list(dict.fromkeys(job.variant for job in jobs))
-    assert len(jobs) == len(variants)
+    assert len(jobs) == 2 * len(variants)
     settings = jobs[0].config.study
     assert settings.question.endswith("?")
     assert choose_baseline(settings.baseline, variants) == variants[0]
     named = {name for claim in settings.claims for name in (claim.variant, claim.against)} - {""}
     assert named <= set(variants)
+    assert {job.config.seed for job in jobs} == {0, 1}
 
 
 def test_the_eight_modifications_are_fifteen_points():
@@ -81,7 +82,7 @@ def test_each_modification_is_a_study_of_its_own():
     assert all("ablation=none" in part for part in parts)
 
 
-@pytest.mark.parametrize("lr", [0.001])
+@pytest.mark.parametrize("lr", [0.01, 0.001])
 def test_the_base_learning_rate_is_every_variants_own_unless_it_sets_one(lr):
     jobs = jobs_of("small_cnn_all", "seed=0", f"study.base_lr={lr}")
     rates = {job.variant.partition("=")[2]: job.config.optimizer.settings["lr"] for job in jobs}

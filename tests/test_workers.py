@@ -66,9 +66,8 @@ def test_a_job_that_dies_ends_alone(tmp_path):
     said = sweep(tmp_path, "model.way=good,exit,die,killed", "seed=0", "sweep.workers=1", "train.latency_s=0.2")
     assert said.returncode == 8, said.stderr
     ended = {way_of(name): result for name, result in results(tmp_path).items()}
-    assert {way: result["status"] for way, result in ended.items()} == {
-        **{"good": "done", "exit": "failed", "die": "failed", "killed": "failed"}
-    }
+    statuses = {way: result["status"] for way, result in ended.items()}
+    assert statuses == {"good": "done", "exit": "failed", "die": "failed", "killed": "failed"}
     assert ended["exit"]["error"]["message"] == "SystemExit: 3"
     assert ended["die"]["error"]["message"] == "its process ended with code 5"
     assert ended["killed"]["error"]["message"] == "killed by SIGKILL"
