@@ -7,6 +7,8 @@ schemas of components come from the signatures of their builders (``signatures``
 """
 
 import contextlib
+import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import field, fields, is_dataclass, make_dataclass
 from enum import Enum
@@ -133,6 +135,9 @@ def _check_hydra(node: DictConfig, overrides: Sequence[str]) -> None:
     for name in ("env_set", "env_copy"):
         if node.job[name]:
             raise ConfigError(f"hydra.job.{name}: not allowed, configurations are data")
+    for name in ("job.chdir", "output_subdir", "verbose"):
+        if OmegaConf.select(node, name):
+            raise ConfigError(f"hydra.{name}: not allowed; a run's folder holds what cifar-lab writes, and it stays outside")
     if node.callbacks:
         raise ConfigError(f"hydra.callbacks={list(node.callbacks)}: not allowed, configurations are data")
     for name in ("job_logging", "hydra_logging"):
@@ -145,6 +150,27 @@ def _check_hydra(node: DictConfig, overrides: Sequence[str]) -> None:
     settings = OmegaConf.to_container(node.launcher, resolve=False)
     assert isinstance(settings, dict)
     launcher_rules.refuse_settings_of_files({str(key): value for key, value in settings.items()}, overrides)
+
+
+def run_dir(composed: DictConfig) -> Path | None:
+    """The run folder that an override or a YAML names; None where nobody does.
+
+    Raises:
+        ConfigError: What it refers to is not there.
+    """
+    try:
+        named = str(composed.hydra.run.dir or "")
+    except OmegaConfBaseException as error:
+        raise explain(error, known_keys()) from error
+    return Path(named) if named.strip() else None
+
+
+def refers_to(composed: DictConfig, key: str) -> bool:
+    """Whether some value may be an interpolation of ``key``; a nested interpolation counts, as it may be one of anything."""
+    plain = OmegaConf.to_container(composed, resolve=False)
+    assert isinstance(plain, dict)
+    text = json.dumps({name: part for name, part in plain.items() if name != "hydra"}, default=str)
+    return any(key in inner or "${" in inner for inner in re.findall(r"\$\{([^}]*)", text))
 
 
 def to_config(composed: DictConfig) -> Config:

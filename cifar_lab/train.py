@@ -59,46 +59,45 @@ def _main(arguments: Sequence[str]) -> None:
 
 
 def _start_run(flags: Flags) -> None:
-    """Check, make the folder, run in it."""
+    """Check, make the folder, run in it. Hydra composes once and is out of the way: its own start would do it twice more."""
     from cifar_lab import schema
 
     composed = schema.compose_raw(flags.overrides, flags.config_dir)
-    name = schema.to_config(composed).model.name
-    overrides = list(flags.overrides)
-    if any(o.lstrip("+").startswith("hydra.run.dir=") for o in overrides):
-        folder = Path(composed.hydra.run.dir)
-        new = not folder.exists()
-        storage.make_folder(folder)  # before Hydra does, which would not say what is wrong with it
+    config = schema.to_config(composed)
+    named = schema.run_dir(composed)
+    from cifar_lab import pipeline  # torch, for which nobody waits to hear of a typing mistake
+
+    if named is None:
+        folder, new = runs.new_run_folder(Path("outputs/runs"), config.model.name), True
     else:
-        folder, new = runs.new_run_folder(Path("outputs/runs"), name), True
-    overrides.append(f"hydra.run.dir={quoted(folder)}")
-    outcomes: list[Any] = []
+        folder = _shown(named)
+        new = not folder.exists()
+        storage.make_folder(folder)
     try:
-        _through_hydra([*Flags(config_dir=flags.config_dir).for_hydra(), *overrides], lambda cfg: outcomes.append(_job(cfg)))
+        pipeline.run(config, folder, list(composed.hydra.overrides.task))
     finally:
         if new and folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
-    if isinstance(outcomes[0], BaseException):
-        raise outcomes[0]
 
 
-def _job(cfg: Any) -> dict[str, Any] | BaseException:
-    """One run inside Hydra: its result, or what ended it. Hydra prints its own lines about what is raised, so nothing is."""
+def _shown(folder: Path) -> Path:
+    """A folder as a person would type it: relative where it lies below the working folder."""
+    here = Path.cwd()
+    return folder.relative_to(here) if folder.is_relative_to(here) else folder
+
+
+def _job(_: Any) -> dict[str, Any] | BaseException:
+    """One job of a sweep inside Hydra: its result, or what ended it. Hydra prints its own lines about what is raised, so
+    nothing is. Its configuration is the one that was planned, not what Hydra composed here."""
     from hydra.core.hydra_config import HydraConfig
 
-    from cifar_lab import pipeline, schema, sweeping
+    from cifar_lab import sweeping
     from cifar_lab.cluster.jobs import run_job
 
     try:
         hydra = HydraConfig.get()
-        folder = Path(hydra.runtime.output_dir)
-        here = Path.cwd()
-        # Shown as the person would type it; Hydra makes it absolute.
-        shown = folder.relative_to(here) if folder.is_relative_to(here) else folder
-        task = sweeping.planned(folder.parent).get(folder.name)
-        if task is not None:
-            return run_job(task, shown, hydra.job.num)
-        return pipeline.run(schema.to_config(cfg), shown, list(hydra.overrides.task))
+        folder = _shown(Path(hydra.runtime.output_dir))
+        return run_job(sweeping.planned(folder.parent)[folder.name], folder, hydra.job.num)
     except (LabError, Exception, KeyboardInterrupt) as error:
         return error
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from omegaconf import OmegaConf
 from rig import ROOT, SMOKE, Lab
 
 from cifar_lab import schema, storage, sweeping, sweeps
@@ -113,9 +114,19 @@ def test_jobs_that_differ_in_the_seed_alone_are_composed_right():
         assert job.config == schema.compose(job.overrides)
 
 
-def test_an_interpolated_seed_is_not_copied():
-    jobs = sweeps.plan([*SMOKE, "seed=range(0,4)", "data.split_seed=${seed}"])
-    assert [job.config.data.split_seed for job in jobs] == [0, 1, 2, 3]
+@pytest.mark.parametrize("given", ["data.split_seed=${seed}", "model.widths=[2,${seed}]"])
+def test_an_interpolated_seed_is_not_copied(given):
+    jobs = sweeps.plan([*SMOKE, "seed=range(1,4)", given])
+    assert [job.config for job in jobs] == [schema.compose(job.overrides) for job in jobs]
+    settings = jobs[2].config
+    assert 3 in (settings.data.split_seed, *settings.model.settings["widths"])
+
+
+@pytest.mark.parametrize(
+    ("value", "may"), [("${seed}", True), ("${..seed}", True), ("${data.${which}}", True), ("${lr}", False), ("seed", False)]
+)
+def test_a_value_may_refer_to_the_seed(value, may):
+    assert schema.refers_to(OmegaConf.create({"a": {"b": [1, {"c": value}]}, "hydra": {"x": "${seed}"}}), "seed") is may
 
 
 def test_seeds_out_of_range_are_refused():
