@@ -52,8 +52,9 @@ def add_entry_points() -> None:
     Raises:
         ConfigError: Two packages, or a package and we, use the same name.
     """
+    offered = metadata.entry_points()  # once: each call reads a file of every installed package
     for kind in TABLES:
-        for entry in metadata.entry_points(group=f"cifar_lab.{kind}"):
+        for entry in offered.select(group=f"cifar_lab.{kind}"):
             package = entry.dist.name if entry.dist else "an installed package"
             _add(kind, entry.name, entry.value, package)
 

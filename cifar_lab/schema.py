@@ -64,13 +64,22 @@ def schema_of(kind: str, name: str) -> type:
     return _schema(COMPONENTS[kind][name], kind, name)
 
 
+_stored: set[type] = set()
+
+
 def register() -> None:
     """Store all schemas where Hydra finds them; a row without a YAML of its own is selectable too."""
     store = ConfigStore.instance()
+    # Hydra copies its sources before it composes, and with them this store, a fifth of the time. There is one store in a
+    # process, and what is loaded from it is copied anyway.
+    ConfigStore.__deepcopy__ = lambda self, _: self
     store.store(group="schema", name="base", node=_base_schema(), package="_global_")
     for kind, table in COMPONENTS.items():
         for name in table:
             node = schema_of(kind, name)
+            if node in _stored:
+                continue
+            _stored.add(node)
             store.store(group=f"schema/{kind}", name=name, node=node)
             if not (conf_dir() / kind / f"{name}.yaml").is_file():
                 store.store(group=kind, name=name, node=node)

@@ -112,9 +112,11 @@ def _start_sweep(flags: Flags) -> None:
     composed = schema.compose_raw(sweeps.first_job(parsed), flags.config_dir)
     schema.to_config(composed)
     own = sweeps.own_params(composed.hydra.sweeper.params or {}, parsed)
-    overrides = [*launcher_rules.defaults(composed.hydra.launcher._target_), *own, *flags.overrides]
+    added = [*launcher_rules.defaults(composed.hydra.launcher._target_), *own]
+    overrides = [*added, *flags.overrides]
     first = sweeps.first_job(parse_overrides(overrides, flags.config_dir))
-    schema.compose(first, flags.config_dir)
+    if added:
+        schema.compose(first, flags.config_dir)
     if flags.show or flags.info:  # Hydra shows one job; the first stands for all
         shown = replace(flags, multirun=False, overrides=first)
         _through_hydra(shown.for_hydra(), lambda _: None)

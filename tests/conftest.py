@@ -1,14 +1,16 @@
 """What several test files share: the real CIFAR-10, when it is at hand, a quiet torch, and the command line in-process."""
 
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from rig import ROOT, Lab, Said
+from rig import ROOT, SMOKE, Lab, Said, without_pictures
 
+from cifar_lab import plugins, schema, signatures, tables
 from cifar_lab.storage import FolderLock
 
 # Tests run side by side, so each takes one thread; set before torch is imported by anyone.
@@ -33,18 +35,27 @@ def cifar10_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small run with everything that a run leaves; ``finished`` is a copy that may be changed."""
+    from cifar_lab.train import main
+
+    folder = tmp_path_factory.mktemp("small") / "run"
+    assert main([*SMOKE, f"hydra.run.dir={folder}"]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(small_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished small run, with validation images and pictures, for the tests of one file."""
+    return shutil.copytree(small_run, tmp_path_factory.mktemp("finished") / "run")
+
+
 @pytest.fixture
-def lab(lab_with_pictures: Lab, monkeypatch: pytest.MonkeyPatch) -> Lab:
-    """`cifar-lab train ...` in this process, in a fresh working folder; drawing, half a small run's time, is left out."""
-    from cifar_lab.analysis import figures
-
-    render = figures.render
-
-    def quickly(draw: Any, width: float, height: float, format: str = "png", **rest: Any) -> bytes:
-        return b"a picture" if format == "png" else render(draw, width, height, format, **rest)
-
-    monkeypatch.setattr(figures, "render", quickly)
-    return lab_with_pictures
+def lab(lab_with_pictures: Lab) -> Iterator[Lab]:
+    """`cifar-lab train ...` in this process, in a fresh working folder, without its PNGs."""
+    with without_pictures():
+        yield lab_with_pictures
 
 
 @pytest.fixture
@@ -61,3 +72,19 @@ def lab_with_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
         return Said(code, said.out, said.err)
 
     return call
+
+
+@pytest.fixture
+def same_tables_afterwards() -> Iterator[None]:
+    """A plugin's rows would stay in this process."""
+    before = {kind: dict(table) for kind, table in tables.TABLES.items()}
+    yield
+    for kind, table in tables.TABLES.items():
+        table.clear()
+        table.update(before[kind])
+    for module in plugins._files:
+        sys.modules.pop(module, None)
+    plugins._files.clear()
+    for read in (signatures.source_of, signatures.read_signature, signatures.parse, schema._schema):
+        if hasattr(read, "cache_clear"):
+            read.cache_clear()

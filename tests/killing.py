@@ -2,15 +2,13 @@
 
     python tests/killing.py --kills 20
 
-Every trial is a run of its own in a process of its own, forked so that torch is imported once. The killed run is
+Every trial is a run of its own in a process of its own, forked from a server that imported torch once. The killed run is
 continued by the same call until it is done; then weights, optimiser state, metrics rows (time fields aside),
 predictions and metrics must be bit for bit those of the undisturbed run.
 """
 
 import argparse
-import contextlib
 import json
-import os
 import random
 import signal
 import sys
@@ -18,6 +16,10 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+import rig
+
+from cifar_lab.processes import warm_up
 
 ARGUMENTS = (
     "experiment=quickstart",
@@ -34,24 +36,9 @@ ARGUMENTS = (
 """Dropout, averaged weights, momentum, a schedule with a memory, augmentation, checkpoints within epochs."""
 
 
-def start(folder: Path, arguments: tuple[str, ...] = ARGUMENTS) -> int:
-    """Begin or continue the run in a forked process; returns its pid."""
-    # Imported here, before the fork, so that no trial pays for it.
-    import sklearn.metrics  # noqa: F401
-
-    from cifar_lab import pipeline  # noqa: F401
-
-    pid = os.fork()
-    if pid:
-        return pid
-    code = 1
-    try:
-        from cifar_lab.train import main
-
-        with Path(f"{folder}.log").open("a") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
-            code = main([*arguments, f"hydra.run.dir={folder}"])
-    finally:
-        os._exit(code)
+def start(folder: Path, arguments: tuple[str, ...] = ARGUMENTS) -> Any:
+    """Begin or continue the run in a process of its own, and return that."""
+    return rig.start([*arguments, f"hydra.run.dir={folder}"], folder.parent)
 
 
 def outcome(folder: Path) -> dict[str, Any]:
@@ -82,13 +69,13 @@ def trial(folder: Path, seconds: float) -> tuple[bool, int]:
     Returns:
         Whether the kill struck while it ran, and the exit code of the continued run.
     """
-    pid = start(folder)
-    time.sleep(seconds)
-    os.kill(pid, signal.SIGKILL)
-    _, status = os.waitpid(pid, 0)
-    struck = os.WIFSIGNALED(status)
-    _, status = os.waitpid(start(folder), 0)
-    return struck, os.waitstatus_to_exitcode(status)
+    run = start(folder)
+    run.join(seconds)
+    run.kill()
+    run.join()
+    again = start(folder)
+    again.join()
+    return run.exitcode == -signal.SIGKILL, again.exitcode
 
 
 def run_trials(work: Path, kills: int, seed: int) -> list[str]:
@@ -98,11 +85,14 @@ def run_trials(work: Path, kills: int, seed: int) -> list[str]:
         What differed, one line per trial that did.
     """
     chance = random.Random(seed)
+    warm_up()
+    start(work / "nothing", ("no=thing",)).join()  # until the server has imported everything
     began = time.perf_counter()
-    _, status = os.waitpid(start(work / "whole"), 0)
+    whole = start(work / "whole")
+    whole.join()
     whole_s = time.perf_counter() - began
-    if status:
-        return [f"the undisturbed run failed: {Path(f'{work}/whole.log').read_text()[-500:]}"]
+    if whole.exitcode:
+        return [f"the undisturbed run failed: {(work / 'err.txt').read_text()[-500:]}"]
     expected = outcome(work / "whole")
     wrong, number, done = [], 0, 0
     while done < kills:

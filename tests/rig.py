@@ -1,8 +1,14 @@
 """What test files share and name: the smallest run, and what a command ended with."""
 
-from collections.abc import Callable
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -20,3 +26,63 @@ class Said:
 
 
 Lab = Callable[..., Said]
+
+
+@contextlib.contextmanager
+def without_pictures() -> Iterator[None]:
+    """PNGs, two thirds of a small run's time, are a few bytes that are no picture."""
+    from matplotlib.figure import Figure
+
+    save = Figure.savefig
+
+    def quickly(figure: Figure, file: Any, *, format: str, **rest: Any) -> None:
+        if format == "png":
+            file.write(b"a picture")
+        else:
+            save(figure, file, format=format, **rest)
+
+    with mock.patch.object(Figure, "savefig", quickly):
+        yield
+
+
+def train(folder: Path, *overrides: str) -> Path:
+    """A small run in this process, without its pictures; returns its folder."""
+    from cifar_lab.train import main
+
+    with without_pictures():
+        assert main([*SMOKE, *overrides, f"hydra.run.dir={folder}"]) == 0
+    return folder
+
+
+def start(arguments: list[str], where: Path) -> Any:
+    """`cifar-lab train ...` in a process of its own, which need not import torch: forked from the workers' server.
+
+    Args:
+        arguments: Behind `train`.
+        where: Its working folder; `out.txt` and `err.txt` there hold what it prints.
+
+    Returns:
+        The ``multiprocessing`` process.
+    """
+    from cifar_lab.processes import server_context
+
+    process = server_context().Process(target=_command, args=(arguments, str(where), dict(os.environ)))
+    process.start()
+    return process
+
+
+def _command(arguments: list[str], where: str, environ: dict[str, str]) -> None:
+    os.environ.clear()
+    os.environ.update(environ)
+    os.chdir(where)
+    for name, number in (("out.txt", 1), ("err.txt", 2)):
+        file = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(file, number)
+    sys.stdout, sys.stderr = os.fdopen(1, "w", buffering=1), os.fdopen(2, "w", buffering=1)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    from cifar_lab.train import main
+
+    code = main(arguments)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from rig import SMOKE, Said
+from rig import Said
 from typer.testing import CliRunner
 
 import cifar_lab.analyze
@@ -37,16 +37,6 @@ OTHERS = {"confusion_matrix", "samples_worst", "features", "kernels"}
 def call(*arguments: object) -> Said:
     made = CliRunner().invoke(app, ["analyze", *map(str, arguments)])
     return Said(made.exit_code, made.stdout, made.stderr)
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory) -> Path:
-    """A small run with validation images."""
-    from cifar_lab.train import main
-
-    folder = tmp_path_factory.mktemp("analyze") / "run"
-    assert main([*SMOKE, f"hydra.run.dir={folder}"]) == 0
-    return folder
 
 
 @pytest.fixture(scope="module")

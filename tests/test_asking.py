@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from rig import SMOKE
+from rig import train
 from typer.testing import CliRunner
 
 import cifar_lab
@@ -19,10 +19,7 @@ from cifar_lab.errors import CheckpointError, DataError
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """Trained on 32 pixels, shown at 40, each picture with its mirror image."""
-    from cifar_lab.train import main
-
-    folder = tmp_path_factory.mktemp("predict") / "run"
-    assert main([*SMOKE, "train.tta=flip", "data.input_size=40", f"hydra.run.dir={folder}"]) == 0
+    folder = train(tmp_path_factory.mktemp("predict") / "run", "train.tta=flip", "data.input_size=40")
     return cifar_lab.load_run(folder)
 
 

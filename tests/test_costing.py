@@ -1,11 +1,10 @@
 """`cifar-lab cost` and `cifar-lab bench` as they are typed, and what every run says of its cost."""
 
 import json
-from pathlib import Path
 
 import pytest
 import torch
-from rig import SMOKE
+from rig import train
 from typer.testing import CliRunner
 
 from cifar_lab import benching, costing, reference, schema
@@ -16,16 +15,6 @@ from cifar_lab.errors import ConfigError
 from cifar_lab.runs import config_digest
 
 CPU = ("device=cpu", "threads=1")
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory) -> Path:
-    """A small run."""
-    from cifar_lab.train import main
-
-    folder = tmp_path_factory.mktemp("costs") / "run"
-    assert main([*SMOKE, f"hydra.run.dir={folder}"]) == 0
-    return folder
 
 
 def said(*words: str, code: int = 0) -> str:
@@ -54,9 +43,7 @@ def test_every_run_says_what_its_model_costs(finished):
 
 
 def test_timing_can_be_switched_off_and_is_no_part_of_the_digest(finished, tmp_path):
-    from cifar_lab.train import main
-
-    assert main([*SMOKE, "train.latency_s=0", f"hydra.run.dir={tmp_path / 'run'}"]) == 0
+    train(tmp_path / "run", "train.latency_s=0")
     off, on = (json.loads((folder / "result.json").read_text()) for folder in (tmp_path / "run", finished))
     assert (off["cost"]["latency"], off["cost"]["inference"]) == (None, None)
     assert off["digests"] == on["digests"]

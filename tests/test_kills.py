@@ -3,50 +3,35 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import killing
 import pytest
-from rig import SMOKE
-
-
-def trials(tmp_path: Path, kills: int, seed: int) -> str:
-    script = Path(killing.__file__)
-    done = subprocess.run(
-        [sys.executable, str(script), "--kills", str(kills), "--seed", str(seed)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "TMPDIR": str(tmp_path)},
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+from rig import SMOKE, start
 
 
 def test_one_kill(tmp_path: Path) -> None:
-    assert "1 of 1 killed runs" in trials(tmp_path, 1, seed=1)
+    assert killing.run_trials(tmp_path, 1, seed=1) == []
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_twenty_kills(tmp_path: Path) -> None:
-    assert "20 of 20 killed runs" in trials(tmp_path, 20, seed=0)
+    assert killing.run_trials(tmp_path, 20, seed=0) == []
 
 
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)])
 def test_a_signal_ends_the_command_after_a_checkpoint(tmp_path: Path, signum: int, code: int) -> None:
-    command = [sys.executable, "-m", "cifar_lab.train", *SMOKE, "data.subset=0", "train.epochs=1000", "hydra.run.dir=run"]
-    running = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    running = start([*SMOKE, "data.subset=0", "train.epochs=1000", "hydra.run.dir=run"], tmp_path)
     rows = tmp_path / "run" / "metrics.jsonl"
     deadline = time.monotonic() + 120
     while not rows.exists() and time.monotonic() < deadline:
         time.sleep(0.05)
-    running.send_signal(signum)
-    _, err = running.communicate(timeout=60)
-    assert running.returncode == code
-    lines = err.strip().splitlines()
+    os.kill(running.pid, signum)
+    running.join(60)
+    assert running.exitcode == code
+    lines = (tmp_path / "err.txt").read_text().strip().splitlines()
     assert lines[0].startswith(f"cifar-lab: error[E-STOPPED]: {signal.Signals(signum).name}: stopped at epoch ")
     assert "; last good: step-" in lines[0]
     assert lines[1] == "hint: the same command continues"

@@ -3,13 +3,10 @@
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from rig import SMOKE, Lab
-
-from cifar_lab import plugins, schema, signatures, tables
 
 LAB = '''
 """My own parts."""
@@ -58,27 +55,11 @@ def work(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.fixture
-def _same_tables_afterwards() -> Iterator[None]:
-    """A plugin's rows would stay in this process."""
-    before = {kind: dict(table) for kind, table in tables.TABLES.items()}
-    yield
-    for kind, table in tables.TABLES.items():
-        table.clear()
-        table.update(before[kind])
-    for module in plugins._files:
-        sys.modules.pop(module, None)
-    plugins._files.clear()
-    for read in (signatures.source_of, signatures.read_signature, signatures.parse, schema._schema):
-        if hasattr(read, "cache_clear"):
-            read.cache_clear()
-
-
 MINE = (*SMOKE, "model=my_net", "model.activation=my_act", "optimizer=my_opt")
 FLAGS = ("--plugin", "lab.py", "--config-dir", "conf")
 
 
-@pytest.mark.usefixtures("_same_tables_afterwards")
+@pytest.mark.usefixtures("same_tables_afterwards")
 def test_own_parts_train(work: Path, lab: Lab) -> None:
     said = lab(*FLAGS, *MINE, "optimizer.heat=0.5", "hydra.run.dir=run")
     assert said.code == 0, said.err
@@ -91,7 +72,7 @@ def test_own_parts_train(work: Path, lab: Lab) -> None:
     assert "error[E-RESUME]: the code differs" in changed.err
 
 
-@pytest.mark.usefixtures("_same_tables_afterwards")
+@pytest.mark.usefixtures("same_tables_afterwards")
 def test_own_parts_are_swept_with_an_own_experiment(work: Path, lab: Lab) -> None:
     said = lab(*FLAGS, "-m", "experiment=mine", "data.subset=60", "threads=1", "model.width=4,8", "hydra.sweep.dir=sweep")
     assert said.code == 0, said.err
@@ -144,7 +125,7 @@ def test_typos_in_own_parts_are_found_before_torch_is_imported(work: Path, overr
         ),
     ],
 )
-@pytest.mark.usefixtures("_same_tables_afterwards")
+@pytest.mark.usefixtures("same_tables_afterwards")
 def test_what_is_wrong_with_a_plugin_is_one_line(work: Path, lab: Lab, content: str | None, words: str) -> None:
     (work / "lab.py").unlink()
     if content is not None:

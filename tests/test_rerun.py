@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from rig import SMOKE
+from rig import train
 
 from cifar_lab import reference, rerun
 from cifar_lab.cli import app
@@ -17,10 +17,7 @@ from cifar_lab.saved import load_run
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Path:
-    from cifar_lab.train import main
-
-    folder = tmp_path_factory.mktemp("rerun") / "first"
-    assert main([*SMOKE, "augment=crop_flip", "model.kernel_size=5", f"hydra.run.dir={folder}"]) == 0
+    folder = train(tmp_path_factory.mktemp("rerun") / "first", "augment=crop_flip", "model.kernel_size=5")
     return folder
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from rig import SMOKE
 from typer.testing import CliRunner
 
 from cifar_lab import load_run
@@ -14,15 +13,6 @@ from cifar_lab.cli import app
 from cifar_lab.data import corruptions
 from cifar_lab.errors import CheckpointError, ConfigError, DataError
 from cifar_lab.robustness import measure_robustness, save_robustness
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory) -> Path:
-    from cifar_lab.train import main
-
-    folder = tmp_path_factory.mktemp("robust") / "run"
-    assert main([*SMOKE, f"hydra.run.dir={folder}"]) == 0
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -1,26 +1,15 @@
 """A finished run opened again: the same numbers, the same model, and one line for a folder that is none."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from rig import SMOKE
+from rig import train
 
 import cifar_lab
 from cifar_lab import reference
 from cifar_lab.errors import CheckpointError
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory) -> Path:
-    """A small run with validation images."""
-    from cifar_lab.train import main
-
-    folder = tmp_path_factory.mktemp("saved") / "run"
-    assert main([*SMOKE, f"hydra.run.dir={folder}"]) == 0
-    return folder
 
 
 def test_what_it_measured_is_counted_again_from_its_logits(finished):
@@ -91,11 +80,8 @@ def test_a_run_that_is_not_done_is_not_opened(finished, tmp_path):
 
 
 def test_the_weights_of_the_last_epoch_are_the_models_where_they_were_tested(tmp_path):
-    from cifar_lab.train import main
-
-    folder = tmp_path / "run"
     options = ("train.select=last", "train.keep=best", "train.epochs=6", "optimizer.lr=0.1", "schedule=constant")
-    assert main([*SMOKE, *options, f"hydra.run.dir={folder}"]) == 0
+    folder = train(tmp_path / "run", *options)
     run = cifar_lab.load_run(folder)
     accuracies = [row["val_accuracy"] for row in run.rows]
     assert max(accuracies) > accuracies[-1], "another epoch is the best one"

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from rig import ROOT, SMOKE
+from rig import ROOT, SMOKE, Lab
 
 from cifar_lab import local
 from cifar_lab.errors import ConfigError
@@ -47,11 +47,11 @@ MODELS = {"wayward": wayward}
 '''
 
 
-def sweep(folder: Path, *overrides: str, timeout: float = 240) -> subprocess.CompletedProcess[str]:
-    (folder / "lab.py").write_text(LAB)
-    command = [sys.executable, "-m", "cifar_lab.cli", "train", "-m", "--plugin", "lab.py", *SMOKE, "model=wayward", *overrides]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "160"}
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=timeout, env=environment)
+@pytest.fixture
+def sweep(lab: Lab, tmp_path: Path, same_tables_afterwards: None) -> Lab:
+    """A sweep of wayward models."""
+    (tmp_path / "lab.py").write_text(LAB)
+    return lambda *overrides: lab("-m", "--plugin", "lab.py", *SMOKE, "model=wayward", *overrides)
 
 
 def results(folder: Path) -> dict[str, dict]:
@@ -62,17 +62,17 @@ def way_of(name: str) -> str:
     return name.partition(",")[0].removeprefix("model.way=")
 
 
-def test_a_job_that_dies_ends_alone(tmp_path):
-    said = sweep(tmp_path, "model.way=good,exit,die,killed", "seed=0", "sweep.workers=1", "train.latency_s=0.2")
-    assert said.returncode == 8, said.stderr
+def test_a_job_that_dies_ends_alone(tmp_path, sweep):
+    said = sweep("model.way=good,exit,die,killed", "seed=0", "sweep.workers=1", "train.latency_s=0.2")
+    assert said.code == 8, said.err
     ended = {way_of(name): result for name, result in results(tmp_path).items()}
     statuses = {way: result["status"] for way, result in ended.items()}
     assert statuses == {"good": "done", "exit": "failed", "die": "failed", "killed": "failed"}
     assert ended["exit"]["error"]["message"] == "SystemExit: 3"
     assert ended["die"]["error"]["message"] == "its process ended with code 5"
     assert ended["killed"]["error"]["message"] == "killed by SIGKILL"
-    assert "1 done, 3 failed (1 E-BUG, 2 E-KILLED)" in said.stderr
-    assert "model.way=killed: E-KILLED killed by SIGKILL; log: outputs/sweeps/" in said.stdout
+    assert "1 done, 3 failed (1 E-BUG, 2 E-KILLED)" in said.err
+    assert "model.way=killed: E-KILLED killed by SIGKILL; log: outputs/sweeps/" in said.out
     assert not list(tmp_path.glob("outputs/sweeps/*/*/*.png")), "pictures are drawn when somebody asks for them"
     assert ended["good"]["cost"]["latency"] is None, "measured once a variant, alone"
     [facts] = [json.loads(path.read_text())["variants"] for path in tmp_path.glob("outputs/sweeps/*/facts.json")]
@@ -80,23 +80,23 @@ def test_a_job_that_dies_ends_alone(tmp_path):
 
 
 @pytest.mark.slow
-def test_five_of_twenty_fail_in_five_ways_and_the_same_command_runs_exactly_those(tmp_path):
+def test_five_of_twenty_fail_in_five_ways_and_the_same_command_runs_exactly_those(tmp_path, sweep):
     failing = {"raise": "E-BUG", "exit": "E-BUG", "killed": "E-KILLED", "hang": "E-TIMEOUT", "memory": "E-OOM"}
     ways = [*(f"good{number}" for number in range(15)), *failing]
     words = (f"model.way={','.join(ways)}", "seed=0", "sweep.workers=1", "sweep.job_timeout=30")
-    said = sweep(tmp_path, *words)
-    assert said.returncode == 8, said.stderr
+    said = sweep(*words)
+    assert said.code == 8, said.err
     codes = {way_of(name): (result["error"] or {}).get("code") for name, result in results(tmp_path).items()}
     assert codes == {way: failing.get(way) for way in ways}
-    assert "15 done, 5 failed" in said.stderr
+    assert "15 done, 5 failed" in said.err
     for way, code in failing.items():
-        assert f"model.way={way}: {code}" in said.stdout
+        assert f"model.way={way}: {code}" in said.out
     written = {path: path.stat().st_mtime_ns for path in tmp_path.glob("outputs/sweeps/*/*/result.json")}
     (tmp_path / "mended").touch()
-    said = sweep(tmp_path, *words)
-    assert said.returncode == 0, said.stderr
-    assert "20 jobs in" in said.stdout
-    assert "15 of them done already" in said.stdout
+    said = sweep(*words)
+    assert said.code == 0, said.err
+    assert "20 jobs in" in said.out
+    assert "15 of them done already" in said.out
     changed = {way_of(path.parent.name) for path, before in written.items() if path.stat().st_mtime_ns != before}
     assert changed == set(failing)
 
