@@ -54,24 +54,25 @@ def train(folder: Path, *overrides: str) -> Path:
     return folder
 
 
-def start(arguments: list[str], where: Path) -> Any:
+def start(arguments: list[str], where: Path, *, pictures: bool = False) -> Any:
     """`cifar-lab train ...` in a process of its own, which need not import torch: forked from the workers' server.
 
     Args:
         arguments: Behind `train`.
         where: Its working folder; `out.txt` and `err.txt` there hold what it prints.
+        pictures: Draw its PNGs.
 
     Returns:
         The ``multiprocessing`` process.
     """
     from cifar_lab.processes import server_context
 
-    process = server_context().Process(target=_command, args=(arguments, str(where), dict(os.environ)))
+    process = server_context().Process(target=_command, args=(arguments, str(where), pictures, dict(os.environ)))
     process.start()
     return process
 
 
-def _command(arguments: list[str], where: str, environ: dict[str, str]) -> None:
+def _command(arguments: list[str], where: str, pictures: bool, environ: dict[str, str]) -> None:
     os.environ.clear()
     os.environ.update(environ)
     os.chdir(where)
@@ -82,7 +83,8 @@ def _command(arguments: list[str], where: str, environ: dict[str, str]) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     from cifar_lab.train import main
 
-    code = main(arguments)
+    with contextlib.nullcontext() if pictures else without_pictures():
+        code = main(arguments)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

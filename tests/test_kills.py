@@ -12,7 +12,7 @@ from rig import SMOKE, start
 
 
 def test_one_kill(tmp_path: Path) -> None:
-    assert killing.run_trials(tmp_path, 1, seed=1) == []
+    assert killing.run_trials(tmp_path, 1, seed=1, pictures=False) == []
 
 
 @pytest.mark.slow
