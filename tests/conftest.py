@@ -53,7 +53,7 @@ def finished(small_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def lab(lab_with_pictures: Lab) -> Iterator[Lab]:
-    """`cifar-lab train ...` in this process, in a fresh working folder, without its PNGs."""
+    """`cifar-lab train ...` in this process, in a fresh working folder, without pictures."""
     with without_pictures():
         yield lab_with_pictures
 
