@@ -343,6 +343,20 @@ def test_a_file_in_place_of_the_folder_is_named(lab: Lab, where: str) -> None:
     assert "error[E-DISK]" in said.err
 
 
+def test_the_folder_may_be_named_in_a_yaml(lab: Lab, tmp_path: Path) -> None:
+    (tmp_path / "mine" / "experiment").mkdir(parents=True)
+    (tmp_path / "mine/experiment/here.yaml").write_text("# @package _global_\nhydra:\n  run:\n    dir: kept/${model.name}\n")
+    given = ("--config-dir", "mine", *SMOKE[1:], "data=digits")
+    assert lab(*given, "experiment=here").code == 0
+    assert result_of("kept/small_cnn")["status"] == "done"
+    assert lab(*given, "experiment=here", RUN, "train.epochs=0").code == 0
+    assert result_of("run")["status"] == "done", "what is typed has the last word"
+    (tmp_path / "mine/experiment/here.yaml").write_text("# @package _global_\nhydra:\n  run:\n    dir: kept/${modl.name}\n")
+    said = lab(*given, "experiment=here")
+    assert (said.code, said.err.count("\n")) == (2, 1), said.err
+    assert "modl.name" in said.err
+
+
 def test_any_folder_name_will_do(lab: Lab) -> None:
     said = lab(*SMOKE, "train.epochs=0", 'hydra.run.dir="it\'s, a = b/ü"')
     assert said.code == 0, said.err
