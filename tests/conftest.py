@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,6 +16,13 @@ from cifar_lab.storage import FolderLock
 
 # Tests run side by side, so each takes one thread; set before torch is imported by anyone.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# What is printed must not depend on where the tests run: some services ask for colours, and a terminal may be narrow.
+for _name in ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "PY_COLORS", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "GITHUB_ACTIONS"):
+    os.environ.pop(_name, None)
+os.environ["TERM"] = "xterm"
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # started in a script's background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

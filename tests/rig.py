@@ -38,6 +38,11 @@ def without_pictures() -> Iterator[None]:
         yield
 
 
+def heard(warned: Any) -> list[str]:
+    """What pytest's ``recwarn`` heard, without files and sockets of earlier tests that were collected meanwhile."""
+    return [str(w.message) for w in warned if not issubclass(w.category, ResourceWarning)]
+
+
 def train(folder: Path, *overrides: str) -> Path:
     """A small run in this process, without its pictures; returns its folder."""
     from cifar_lab.train import main

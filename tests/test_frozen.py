@@ -23,7 +23,15 @@ from cifar_lab.parts import build_parts
 from cifar_lab.pretrained import load_start
 from cifar_lab.signals import StopFlag
 
-FROZEN = (*SMOKE, "model=mobilenet_v2", "model.freeze=features", "model.dropout=0.5", "schedule=constant", "train.batch_size=16")
+FROZEN = (
+    *SMOKE,
+    "model=mobilenet_v2",
+    "model.freeze=features",
+    "model.dropout=0.5",
+    "schedule=constant",
+    "train.batch_size=16",
+    "train.precision=fp32",
+)
 RUN = "hydra.run.dir=run"
 CLOCKS = ("seconds", "train_seconds", "images_per_s")
 

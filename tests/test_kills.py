@@ -26,10 +26,14 @@ def test_a_signal_ends_the_command_after_a_checkpoint(tmp_path: Path, signum: in
     running = start([*SMOKE, "data.subset=0", "train.epochs=1000", "hydra.run.dir=run"], tmp_path)
     rows = tmp_path / "run" / "metrics.jsonl"
     deadline = time.monotonic() + 120
-    while not rows.exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    os.kill(running.pid, signum)
-    running.join(60)
+    try:
+        while not rows.exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert rows.exists(), (tmp_path / "err.txt").read_text()
+        os.kill(running.pid, signum)
+        running.join(60)
+    finally:
+        running.kill()
     assert running.exitcode == code
     lines = (tmp_path / "err.txt").read_text().strip().splitlines()
     assert lines[0].startswith(f"cifar-lab: error[E-STOPPED]: {signal.Signals(signum).name}: stopped at epoch ")

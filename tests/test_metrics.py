@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from rig import heard
 from sklearn import metrics as sk
 
 from cifar_lab import metrics
@@ -173,7 +174,7 @@ def test_classes_that_never_occur_or_are_never_predicted_count_as_zero(recwarn):
     assert summary["recall_weighted"] == pytest.approx(summary["accuracy"]) == pytest.approx(0.5)
     assert summary["precision_weighted"] == pytest.approx((0.5 + 3 * 1.0) / 4)
     assert summary["f1_weighted"] == pytest.approx((2 / 3 + 3 * 0.5) / 4)
-    assert not recwarn.list
+    assert not heard(recwarn)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])

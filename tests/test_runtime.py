@@ -256,7 +256,8 @@ def test_a_signal_that_is_ignored_on_purpose_stays_ignored():
         signal.signal(signal.SIGINT, before)
 
 
-def test_an_echo_of_a_signal_is_no_second_one():
+def test_an_echo_of_a_signal_is_no_second_one(monkeypatch):
+    monkeypatch.setattr(signals, "ECHO_S", 600.0)
     with StopFlag() as stop:
         signal.raise_signal(signal.SIGTERM)
         signal.raise_signal(signal.SIGTERM)
@@ -272,7 +273,7 @@ with StopFlag() as stop:
         time.sleep(0.01)
         if stop.signum:
             print("flag", stop.signum, flush=True)
-            time.sleep(30)
+            time.sleep(600)
 """
 
 
@@ -285,10 +286,8 @@ def test_a_second_signal_ends_at_once(second):
         process.send_signal(signal.SIGTERM)
         assert process.stdout.readline() == "flag 15\n"
         time.sleep(signals.ECHO_S + 0.1)
-        began = time.monotonic()
         process.send_signal(second)
-        assert process.wait(timeout=10) == -second
-        assert time.monotonic() - began < 5
+        assert process.wait(timeout=60) == -second, "it sleeps for ten minutes"
     finally:
         process.kill()
         process.communicate()

@@ -230,7 +230,8 @@ def test_two_processes_at_once_download_once(fake_cifar, tmp_path, server, page,
     for process in both:
         process.start()
     for process in both:
-        process.join(30)
+        process.join(120)
+        process.kill()
     assert [process.exitcode for process in both] == [0, 0]
     assert server.asked == [("/archive", None)]
 

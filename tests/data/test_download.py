@@ -125,11 +125,9 @@ def test_a_part_of_another_file_is_refused(tmp_path, server, page):
 def test_a_slow_source_is_left_for_a_faster_one(tmp_path, server, page):
     slow = server.add("slow", page(CONTENT, piece=1000, pause_s=0.02))
     fast = server.add("fast", page(CONTENT))
-    begun = time.monotonic()
     assert fetch(tmp_path, [slow, fast], patience=Patience(window_s=0.1, floor_bytes_per_s=200_000)).read_bytes() == CONTENT
-    assert time.monotonic() - begun < 3  # the slow one alone would take six seconds
-    (path, wanted) = server.asked[1]
-    assert path == "/fast"
+    (_, (path, wanted)) = server.asked
+    assert path == "/fast", "and the slow one is not asked again"
     assert int(wanted.removeprefix("bytes=").rstrip("-")) >= 1000  # what it did send is kept
 
 
@@ -142,9 +140,9 @@ def test_a_slow_source_is_taken_if_no_other_delivers(tmp_path, server, page):
 
 
 def test_a_silent_source_times_out(tmp_path, server, page):
-    silent = server.add("silent", page(CONTENT, piece=1000, pause_s=1.0))
+    silent = server.add("silent", page(CONTENT, piece=1000, pause_s=60.0))
     good = server.add("good", page(CONTENT))
-    patience = Patience(timeout_s=0.1, attempts=1)
+    patience = Patience(timeout_s=1.0, attempts=1)
     assert fetch(tmp_path, [silent, good], patience=patience).read_bytes() == CONTENT
     assert server.asked[-1] == ("/good", "bytes=1000-")
 
