@@ -181,7 +181,7 @@ class _Runner:
     def warm_up(self, variant: Variant) -> None:
         """Two steps; the second one's time tells how many make a repetition. What does not work is noted."""
         try:
-            with runtime.out_of_memory_named(variant.batch_size):
+            with runtime.device_failures_named(variant.batch_size):
                 step, batches = self._step(variant), self._batches(variant, 1)
                 self._epoch(step, batches, 0)
                 variant.step_s = self._epoch(step, batches, 1)

@@ -88,6 +88,7 @@ def build(config: Config, num_classes: int, size: int = 0) -> Built:
     runtime.set_threads(config.threads)
     runtime.set_deterministic(config.train.deterministic)
     device = runtime.resolve_device(config.device)
+    runtime.use_device(device)
     size = size or config.data.input_size or (config.data.image_size if config.data.name == "folder" else 32)
     with refusals("model", config.model.name), torch.random.fork_rng([]):
         model = build_model(config.model.name, num_classes=num_classes, input_size=size, **config.model.settings)
@@ -155,7 +156,7 @@ def measure_cost(built: Built, wanted: Wanted) -> dict[str, Any]:
         rows = layer_table(built.model, built.shape, device)
         cost |= {"layers": rows, "layer_totals": totals(rows)}
     if wanted.timing:
-        with runtime.out_of_memory_named(wanted.batch_size):
+        with runtime.device_failures_named(wanted.batch_size):
             cost["conditions"] = conditions(built)
             cost |= _timing(built, wanted)
             cost["memory"] = _memory(built, wanted)

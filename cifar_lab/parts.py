@@ -17,6 +17,7 @@ from cifar_lab.data.batches import Batches
 from cifar_lab.data.sets import ImageSet, Progress, Splits, Stop
 from cifar_lab.engine.fit import steps_per_epoch
 from cifar_lab.engine.state import TrainState
+from cifar_lab.engine.twopass import precision_for
 from cifar_lab.errors import ConfigError
 from cifar_lab.models.build import build_model
 from cifar_lab.optim.optimizers import build_optimizer
@@ -72,7 +73,7 @@ def build_parts(
     model = model.to(device=device)
     if train.channels_last:
         model = model.to(memory_format=torch.channels_last)  # pyrefly: ignore
-    train.precision = runtime.resolve_precision(train.precision, device, model)
+    asked, train.precision = train.precision, runtime.resolve_precision(train.precision, device, model)
     check_forward(model, config.model.name, splits.num_classes, size, device)
     cost = model_cost(model, (3, size, size), device)
     statistics = normalization(config.data.normalize, splits.train)
@@ -81,6 +82,8 @@ def build_parts(
     steps = steps_per_epoch(len(batches), train.accumulation_steps)
     with refusals("optimizer", config.optimizer.name):
         optimizer = build_optimizer(config.optimizer.name, model, **config.optimizer.settings)
+    if asked == "auto":
+        train.precision = precision_for(optimizer, train.precision)
     with refusals("schedule", config.schedule.name):
         schedule = build_schedule(
             config.schedule.name,
@@ -187,6 +190,8 @@ def check_forward(model: nn.Module, name: str, num_classes: int, size: int, devi
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
+            if runtime.is_of_device(error):
+                raise
             raise ConfigError(
                 f"model={name} does not take images of {size}x{size} pixels: {' '.join(str(error).split())}",
                 hint="see data.input_size and the model's own settings; --debug shows the traceback",

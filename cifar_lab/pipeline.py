@@ -91,10 +91,11 @@ def _run(
     device = runtime.resolve_device(config.device)
     runtime.set_threads(config.threads)
     runtime.set_deterministic(config.train.deterministic)
+    runtime.use_device(device)
     memory.reset_peak(device)
     tracker = Tracker(folder.path, config)
     splits = _splits(config, tracker, stop)
-    with runtime.out_of_memory_named(config.train.batch_size):
+    with runtime.device_failures_named(config.train.batch_size):
         parts = build_parts(config, splits, device, stop=stop.check, progress=tracker.progress)
     _require_checkpoint(folder, config)
     folder.claim(config, code, splits.digest, overrides)
@@ -145,7 +146,7 @@ def _train_and_measure(
     elif not config.init_from:
         prepare_model(config, parts)
     tracker.open_sink(state.progress.epochs_done)
-    with runtime.out_of_memory_named(config.train.batch_size, lambda: checkpoints.last_good):
+    with runtime.device_failures_named(config.train.batch_size, lambda: checkpoints.last_good):
         features = frozen.compute_once(config, parts, stop=stop, progress=tracker.progress)
         if features.by_split:
             tracker.note(features.summary())

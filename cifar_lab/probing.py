@@ -104,7 +104,7 @@ def _training_seconds(built: costing.Built, batches: int, val_images: int) -> fl
     if train.channels_last:
         images = images.contiguous(memory_format=torch.channels_last)
     labels = torch.arange(train.batch_size, device=device) % built.num_classes
-    with runtime.out_of_memory_named(train.batch_size):
+    with runtime.device_failures_named(train.batch_size):
         for _ in range(2):  # what is left of the first is set-up
             began, steps = time.perf_counter(), 0
             while steps < 2 or time.perf_counter() - began < _STEPS_S:

@@ -80,14 +80,18 @@ class Worker:
     def start(self, work: Callable[..., Any], *args: Any, timeout_s: float = 0.0) -> Any:
         """Begin with something, told which slot it has; returns its future."""
         if not self.pool.active:  # its process died while it had nothing to do
-            self.end()
-            self._open()
+            self.renew()
         return self.pool.schedule(work, args=(*args, self.slot), timeout=timeout_s or None)
 
     def end(self) -> None:
         """End the process, whatever it does."""
         self.pool.stop()
         self.pool.join()
+
+    def renew(self) -> None:
+        """Go on in another process."""
+        self.end()
+        self._open()
 
     def ask_to_stop(self) -> None:
         """SIGTERM, which a run answers with a checkpoint."""

@@ -34,6 +34,7 @@ class _Answers:
     def __init__(self, run: SavedRun, device: torch.device, threads: int):
         memory.keep_freed_memory()
         runtime.set_threads(threads)
+        runtime.use_device(device)
         self.device, self.run = device, run
         train = run.config["train"]
         self.precision, self.tta = run.result["precision"], train.get("tta", "none")

@@ -20,6 +20,8 @@ from cifar_lab.errors import ConfigError, DeviceError, ResourceError
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # Below this many channels the casts of mixed precision cost more than its faster products save.
 MIN_CHANNELS_FOR_MIXED = 16
+_GPU_IS_FULL = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+_OF_CUDA = ("CUDA error", "CUDA driver error", "CUBLAS_STATUS_", "CUDNN_STATUS_", "cuDNN error")
 _RECORDED_PACKAGES = (
     *("cifar-lab", "torch", "torchvision", "numpy", "scipy", "scikit-learn"),
     *("safetensors", "hydra-core", "omegaconf", "pillow", "matplotlib"),
@@ -123,35 +125,55 @@ def set_threads(threads: int) -> None:
 
 def set_deterministic(deterministic: bool) -> None:
     """Bit-equal repeats on a GPU, or its fastest kernels; call before the first CUDA operation."""
-    if deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    # In any case: it is read once a process, and a worker's next run may be a deterministic one.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     if torch.are_deterministic_algorithms_enabled() != deterministic:  # the call imports torch's compiler, for seconds
         torch.use_deterministic_algorithms(deterministic)
     torch.backends.cudnn.deterministic = deterministic
     torch.backends.cudnn.benchmark = not deterministic
 
 
-# Memory
+def use_device(device: torch.device) -> None:
+    """Make it the current one before anything is done on it.
+
+    Pinned memory, events and autocast's questions are about CUDA's current device, and its statistics can only be reset
+    once CUDA has begun.
+    """
+    if device.type == "cuda":
+        torch.cuda.init()
+        torch.cuda.set_device(device)
+
+
+# Failures
 
 
 @contextlib.contextmanager
-def out_of_memory_named(batch_size: int, kept: Callable[[], str] = lambda: "") -> Iterator[None]:
-    """Turn running out of memory into one line that names the batch size.
+def device_failures_named(batch_size: int, kept: Callable[[], str] = lambda: "") -> Iterator[None]:
+    """Turn running out of memory, and a GPU that fails, into one line.
 
     Raises:
         ResourceError: ``out of GPU memory at train.batch_size=4096``, with half of it as the hint.
+        DeviceError: The GPU failed; this process cannot use it any more.
     """
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
         text = str(error)
         on_cpu = isinstance(error, MemoryError) or "DefaultCPUAllocator" in text or "can't allocate memory" in text
-        on_gpu = isinstance(error, torch.OutOfMemoryError) or "out of memory" in text or "CUBLAS_STATUS_ALLOC_FAILED" in text
+        on_gpu = isinstance(error, torch.OutOfMemoryError) or any(sign in text for sign in _GPU_IS_FULL)
         if not on_cpu and not on_gpu:
-            raise
+            if not is_of_device(error):
+                raise
+            hint = "the same command in a new process goes on; CUDA_LAUNCH_BLOCKING=1 before it shows which operation it was"
+            raise DeviceError(f"the GPU failed: {text.strip().splitlines()[0]}", hint=hint, kept=kept()) from error
         hint = f"try train.batch_size={batch_size // 2}" if batch_size > 1 else "try a smaller model or smaller pictures"
         kind = "" if on_cpu else "GPU "
         raise ResourceError(f"out of {kind}memory at train.batch_size={batch_size}", hint=hint, kept=kept()) from error
+
+
+def is_of_device(error: BaseException) -> bool:
+    """Whether CUDA or one of its libraries said it; a model's own mistakes are refused by torch before they get there."""
+    return isinstance(error, torch.AcceleratorError) or any(sign in str(error) for sign in _OF_CUDA)
 
 
 # The record

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cifar_lab import runs
-from cifar_lab.errors import Interrupted, JobTimeoutError, KilledError, LabError, LockedError
+from cifar_lab.errors import DeviceError, Interrupted, JobTimeoutError, KilledError, LabError, LockedError
 from cifar_lab.processes import Slot, Worker, error_of
 from cifar_lab.signals import StopFlag
 
@@ -151,6 +151,8 @@ class _Crew:
                 # A run that was asked to stop has not failed, even if it had no time to say so.
                 if isinstance(outcome.error, KilledError | JobTimeoutError) and not self.is_leaving:
                     runs.record_failure(task.folder, outcome.error)
+                if isinstance(outcome.error, DeviceError):  # CUDA stays broken for the rest of a process
+                    worker.renew()
                 self.outcomes[task.name] = outcome
                 self.watcher.ended(outcome)
             self.free.append(worker)
@@ -171,7 +173,7 @@ class _Crew:
 
 def _run_task(task: Task, slot: Slot) -> LabError | None:
     """One run; whatever ends it is its outcome."""
-    from cifar_lab import pipeline, schema
+    from cifar_lab import memory, pipeline, schema
 
     try:
         config = schema.from_plain(task.plain)
@@ -179,11 +181,15 @@ def _run_task(task: Task, slot: Slot) -> LabError | None:
         # Latency is measured once a variant, when no run is under way any more.
         pipeline.run(config, task.folder, task.overrides, in_sweep=True, shared=slot.shared, timed=False)
     except LabError as error:
-        return error
+        # Its frames hold model, data and activations, and it is held itself until the next run is over.
+        error.__cause__ = error.__context__ = None
+        return error.with_traceback(None)
     except KeyboardInterrupt:
         return Interrupted("interrupted", signum=int(signal.SIGINT))
     except SystemExit as error:
         return LabError(f"the run called sys.exit({error.code!r})")
     except Exception as error:
         return LabError(f"this is a bug: {type(error).__name__}: {error}", hint=f"the traceback is in {task.folder / 'run.log'}")
+    finally:
+        memory.give_back()
     return None

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import nn
 
-from cifar_lab import runtime, signals
+from cifar_lab import memory, runtime, signals
 from cifar_lab.errors import ConfigError, DeviceError, Interrupted, ResourceError
 from cifar_lab.signals import StopFlag
 
@@ -172,7 +172,7 @@ def test_determinism_and_threads():
     ],
 )
 def test_out_of_memory_is_one_line(error, text):
-    with pytest.raises(ResourceError) as caught, runtime.out_of_memory_named(4096, lambda: "last good: step-8"):
+    with pytest.raises(ResourceError) as caught, runtime.device_failures_named(4096, lambda: "last good: step-8"):
         raise error
     assert caught.value.what.startswith(text)
     assert caught.value.hint == "try train.batch_size=2048"
@@ -181,14 +181,48 @@ def test_out_of_memory_is_one_line(error, text):
 
 
 def test_a_really_too_large_tensor_is_named():
-    with pytest.raises(ResourceError, match=r"out of memory at train\.batch_size=1") as caught, runtime.out_of_memory_named(1):
+    with pytest.raises(ResourceError, match=r"out of memory at train\.batch_size=1") as caught, runtime.device_failures_named(1):
         torch.empty(2**55, dtype=torch.uint8)
     assert "smaller model" in caught.value.hint
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.AcceleratorError("CUDA error: an illegal memory access was encountered\nIt may be reported later"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`"),
+    ],
+)
+def test_a_gpu_that_fails_is_named(error):
+    with pytest.raises(DeviceError) as caught, runtime.device_failures_named(8, lambda: "last good: step-8"):
+        raise error
+    assert caught.value.what == f"the GPU failed: {str(error).splitlines()[0]}"
+    assert (caught.value.code, caught.value.exit_code, caught.value.kept) == ("E-DEVICE", 7, "last good: step-8")
+
+
+def test_a_gpu_without_room_for_a_library_is_out_of_memory():
+    for text in ("CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED", "CUDA error: out of memory"):
+        with pytest.raises(ResourceError, match="out of GPU memory"), runtime.device_failures_named(8):
+            raise RuntimeError(text)
+
+
+def test_a_device_is_begun_and_current_before_anything_is_asked_of_it(monkeypatch):
+    """``torch.cuda.reset_peak_memory_stats`` raises where nothing has begun CUDA."""
+    calls = []
+    for name in ("init", "set_device", "reset_peak_memory_stats"):
+        monkeypatch.setattr(torch.cuda, name, lambda *given, name=name: calls.append((name, *given)))
+    second = torch.device("cuda", 1)
+    runtime.use_device(second)
+    memory.reset_peak(second)
+    assert calls == [("init",), ("set_device", second), ("reset_peak_memory_stats", second)]
+    runtime.use_device(CPU)
+    assert len(calls) == 3
+
+
 def test_other_errors_stay_what_they_are():
     for error in (RuntimeError("shapes do not match"), ValueError("out of memory of mine")):
-        with pytest.raises(type(error), match=str(error)), runtime.out_of_memory_named(8):
+        with pytest.raises(type(error), match=str(error)), runtime.device_failures_named(8):
             raise error
 
 
@@ -366,5 +400,5 @@ def test_the_record_of_a_gpu():
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 def test_a_really_full_gpu_is_named():
-    with pytest.raises(ResourceError, match=r"out of GPU memory at train\.batch_size=64"), runtime.out_of_memory_named(64):
+    with pytest.raises(ResourceError, match=r"out of GPU memory at train\.batch_size=64"), runtime.device_failures_named(64):
         torch.empty(2**45, dtype=torch.uint8, device="cuda")

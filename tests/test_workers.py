@@ -1,18 +1,23 @@
 """Jobs of a sweep in processes of their own: one that goes wrong takes none with it, and nothing is run twice."""
 
+import gc
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+import weakref
 from pathlib import Path
 
 import pytest
+import torch
 from rig import ROOT, SMOKE, Lab
+from torch import nn
 
-from cifar_lab import local
-from cifar_lab.errors import ConfigError
+from cifar_lab import local, pipeline, schema, workers
+from cifar_lab.config import to_plain
+from cifar_lab.errors import ConfigError, ResourceError
 from cifar_lab.processes import Slot
 
 LAB = '''
@@ -33,6 +38,8 @@ class Wayward(nn.Sequential):
                 os.kill(os.getpid(), signal.SIGKILL)
             if self.way == "hang":
                 time.sleep(600)
+            if self.way == "gpu":
+                raise RuntimeError("CUDA error: device-side assert triggered")
             if self.way == "memory":
                 raise MemoryError("no more")
         return super().forward(images)
@@ -41,6 +48,7 @@ def wayward(num_classes: int, way: str = "good") -> nn.Module:
     """A model that does what it is told."""
     model = Wayward(nn.Flatten(), nn.Linear(3 * 32 * 32, num_classes))
     model.way = way
+    open(f"pids_{way}", "a").write(f"{os.getpid()} ")
     return model
 
 MODELS = {"wayward": wayward}
@@ -63,15 +71,20 @@ def way_of(name: str) -> str:
 
 
 def test_a_job_that_dies_ends_alone(tmp_path, sweep):
-    said = sweep("model.way=good,exit,die,killed", "seed=0", "sweep.workers=1", "train.latency_s=0.2")
+    said = sweep("model.way=good,exit,gpu,die,killed", "seed=0", "sweep.workers=1", "train.latency_s=0.2")
     assert said.code == 8, said.err
     ended = {way_of(name): result for name, result in results(tmp_path).items()}
     statuses = {way: result["status"] for way, result in ended.items()}
-    assert statuses == {"good": "done", "exit": "failed", "die": "failed", "killed": "failed"}
+    assert statuses == {"good": "done", "exit": "failed", "gpu": "failed", "die": "failed", "killed": "failed"}
     assert ended["exit"]["error"]["message"] == "SystemExit: 3"
+    assert ended["gpu"]["error"]["code"] == "E-DEVICE"
+    # Built here to be checked, in a process that measures its cost, in a worker, and where latency is measured.
+    pids = {way: (tmp_path / f"pids_{way}").read_text().split()[2] for way in ("exit", "gpu", "die")}
+    assert pids["exit"] == pids["gpu"], "a worker is kept for the next run"
+    assert pids["gpu"] != pids["die"], "but not one in which CUDA has failed"
     assert ended["die"]["error"]["message"] == "its process ended with code 5"
     assert ended["killed"]["error"]["message"] == "killed by SIGKILL"
-    assert "1 done, 3 failed (1 E-BUG, 2 E-KILLED)" in said.err
+    assert "1 done, 4 failed (1 E-BUG, 1 E-DEVICE, 2 E-KILLED)" in said.err
     assert "model.way=killed: E-KILLED killed by SIGKILL; log: outputs/sweeps/" in said.out
     assert not list(tmp_path.glob("outputs/sweeps/*/*/*.png")), "pictures are drawn when somebody asks for them"
     assert ended["good"]["cost"]["latency"] is None, "measured once a variant, alone"
@@ -124,6 +137,26 @@ def test_no_worker_outlives_a_sweep_and_it_goes_on(tmp_path, signum):
     assert again.returncode == 0, again.stderr
     assert f"{len(done_before)} of them done already" in again.stdout or not done_before
     assert {result["test_openings"] for result in results(tmp_path).values()} == {1}
+
+
+def test_an_error_that_is_kept_holds_nothing_of_its_run(monkeypatch, tmp_path):
+    """A worker's last answer lives until its next run is over: a GPU would hold two models."""
+    kept = []
+
+    def run(*_, **__):
+        model = nn.Linear(2, 2)
+        kept.append(weakref.ref(model))
+        try:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        except torch.OutOfMemoryError as error:
+            raise ResourceError("out of GPU memory at train.batch_size=4096") from error
+
+    monkeypatch.setattr(pipeline, "run", run)
+    schema.register()
+    error = workers._run_task(workers.Task("a", tmp_path, to_plain(schema.compose([])), ()), Slot())
+    gc.collect()
+    assert isinstance(error, ResourceError)
+    assert kept[0]() is None
 
 
 def test_workers_share_the_cores(monkeypatch):

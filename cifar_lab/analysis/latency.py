@@ -93,7 +93,7 @@ def measure_throughput(call: Call, device: torch.device, images: int, *, max_s: 
     """Images per second of calls back to back, waiting for the device at the ends of a window only.
 
     Args:
-        call: Answers ``images`` images; warmed up here by one call.
+        call: Answers ``images`` images; warmed up here by two calls.
         device: What it uses.
         images: Per call.
         max_s: Seconds that it may take in all; 0: three windows of half a second, or of one call where that takes longer.
@@ -102,6 +102,7 @@ def measure_throughput(call: Call, device: torch.device, images: int, *, max_s: 
         ``images_per_s``, the median of up to three windows, with ``low``, ``high`` and the ``calls`` in each window.
     """
     timer = _Timer(call, device)
+    timer.time()  # a first call chooses kernels and loads them, which would make the windows far too short
     once = max(timer.time()[0] / 1e3, 1e-9)
     per_window = math.ceil(_WINDOW_S / once) if max_s == 0 else max(1, int(min(_WINDOW_S, max_s / 3) / once))
     began, rates = time.perf_counter(), []
@@ -197,10 +198,10 @@ class _Timer:
         wait(self._device)
         began = time.perf_counter()
         if self._events:
-            self._events[0].record()
+            self._events[0].record(torch.cuda.current_stream(self._device))
         self._call()
         if self._events:
-            self._events[1].record()
+            self._events[1].record(torch.cuda.current_stream(self._device))
         wait(self._device)
         on_host = 1e3 * (time.perf_counter() - began)
         return on_host, self._events[0].elapsed_time(self._events[1]) if self._events else None

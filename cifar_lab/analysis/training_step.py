@@ -1,12 +1,12 @@
 """One optimiser step as training makes it, for whoever measures what a step costs."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cifar_lab.config import TrainConfig
-from cifar_lab.engine.predict import Sums, mixed_precision
+from cifar_lab.engine.predict import Sums, mean_loss, mixed_precision
 from cifar_lab.engine.stages import begin_epoch
+from cifar_lab.engine.state import clear_momentum
 from cifar_lab.engine.twopass import build_second_pass, check_precision
 
 
@@ -32,6 +32,8 @@ class TrainingStep:
         self._config, self._sums = config, Sums(device)
         self._amp = mixed_precision(precision, device)
         self._scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
+        if self._scaler.is_enabled():
+            clear_momentum(optimizer)
         self._second_pass = build_second_pass(optimizer, model, self._forward, device)
         begin_epoch(model, 1)
         model.train()
@@ -61,4 +63,4 @@ class TrainingStep:
     def _forward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         with self._amp:
             logits = self.model(images)
-            return logits, F.cross_entropy(logits, labels, label_smoothing=self._config.label_smoothing)
+            return logits, mean_loss(logits, labels, self._config.label_smoothing)

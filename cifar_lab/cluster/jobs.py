@@ -73,7 +73,7 @@ def _take_gpu(device: str, number: int) -> None:
     import torch
 
     # Counted by NVML: CUDA itself would be initialised by torch.cuda.is_available, and then no longer look at the variable.
-    gpu = choose_gpu(os.environ, number, torch.cuda.device_count(), given=_ray_gave_one())
+    gpu = choose_gpu(os.environ, number, torch.cuda.device_count, given=_ray_gave_one())
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
 

@@ -39,6 +39,8 @@ class FeatureBatches(Epochs):
         self.placement = placement_of(features.numel() * features.element_size(), self.device)
         self._home = self.device if self.placement == "device" else torch.device("cpu")
         self._features, self._labels = features.to(self._home), labels.to(self._home)
+        if self.placement == "host" and self.device.type == "cuda":
+            self._features, self._labels = self._features.pin_memory(), self._labels.pin_memory()
 
     def iterate(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Hand out the batches of an epoch.

@@ -7,13 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cifar_lab.config import TrainConfig
 from cifar_lab.engine.checkpoint import Checkpoints
 from cifar_lab.engine.guards import TrainingGuard
-from cifar_lab.engine.predict import BatchSource, Sums, check_plain, evaluate, mixed_precision
+from cifar_lab.engine.predict import BatchSource, Sums, check_plain, evaluate, mean_loss, mixed_precision
 from cifar_lab.engine.stages import begin_epoch
 from cifar_lab.engine.state import TrainState
 from cifar_lab.engine.twopass import build_second_pass
@@ -185,7 +184,7 @@ def _train(run: _Run, batches: BatchSource, epoch: int, clock: "_Clock") -> Sums
     def forward(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         with amp:
             logits = model(images)
-            return logits, F.cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
+            return logits, mean_loss(logits, labels, config.label_smoothing)
 
     second_pass = build_second_pass(optimizer, model, forward, state.device)
     batch, group_images = progress.batch, 0
@@ -212,8 +211,7 @@ def _train(run: _Run, batches: BatchSource, epoch: int, clock: "_Clock") -> Sums
         run.tracker.advance(batch - progress.batch, group_images)
         progress.batch, group_images = batch, 0
         if run.stop.signum or (run.checkpoints.due() and batch < num_batches):
-            progress.train_seconds = train_clock.seconds()
-            _save(run, sums, clock)
+            _save(run, sums, clock, train_clock)
     run.guard.mode(epoch)  # again: what the model did to itself since
     run.watch.settle(sums.loss)
     progress.loss_sum, progress.correct = sums.read()
@@ -221,12 +219,15 @@ def _train(run: _Run, batches: BatchSource, epoch: int, clock: "_Clock") -> Sums
     return sums
 
 
-def _save(run: _Run, sums: Sums, clock: "_Clock") -> None:
+def _save(run: _Run, sums: Sums, clock: "_Clock", train_clock: "_Clock | None" = None) -> None:
     """Checkpoint within an epoch, and stop there if a signal asked for it."""
     progress = run.state.progress
     run.watch.settle(sums.loss)
     progress.loss_sum, progress.correct = sums.read()
+    # After these, which wait for what the device was given.
     progress.seconds = clock.seconds()
+    if train_clock is not None:
+        progress.train_seconds = train_clock.seconds()
     run.checkpoints.save(run.state)
     if run.stop.signum:
         run.checkpoints.wait()

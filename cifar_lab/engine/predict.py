@@ -163,6 +163,19 @@ def predict(
     return Predictions(torch.cat(logits).cpu(), torch.cat(labels).cpu())
 
 
+def mean_loss(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    """Mean cross-entropy [], never in half precision: a CPU's autocast sees to that, CUDA's does not with class indices.
+
+    Args:
+        logits: [B, K].
+        labels: int64 [B] or soft targets [B, K].
+        label_smoothing: 0 to 1.
+    """
+    if logits.dtype in (torch.float16, torch.bfloat16):
+        logits = logits.float()
+    return F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
+
+
 @torch.no_grad()
 def evaluate(
     model: nn.Module,
@@ -181,7 +194,7 @@ def evaluate(
                 stop()
             with amp:
                 logits = model(images)
-                loss = F.cross_entropy(logits, labels)
+                loss = mean_loss(logits, labels)
             sums.add(loss, logits, labels)
             count += labels.shape[0]
     loss_sum, correct = sums.read()

@@ -123,7 +123,7 @@ class TrainState:
         for group in optimizer.param_groups:
             group.setdefault("base_lr", group["lr"])
         if self.scaler.is_enabled():
-            _clear_momentum(optimizer)
+            clear_momentum(optimizer)
 
     @property
     def eval_model(self) -> nn.Module:
@@ -187,7 +187,7 @@ def _tensors(model: nn.Module) -> list[Tensor]:
     return [t.detach() for t in (*model.parameters(), *model.buffers())]
 
 
-def _clear_momentum(optimizer: torch.optim.Optimizer) -> None:
+def clear_momentum(optimizer: torch.optim.Optimizer) -> None:
     """Start momentum at zero: the same values, but defined when fp16's first step is skipped.
 
     ``torch._fused_sgd_`` leaves new buffers unset in a skipped first step and reads them in the next.

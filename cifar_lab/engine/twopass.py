@@ -78,6 +78,11 @@ def build_second_pass(
     return SecondPass(optimizer, model, forward, device) if isinstance(optimizer, TwoPass) else None
 
 
+def precision_for(optimizer: torch.optim.Optimizer, precision: str) -> str:
+    """What ``auto`` means with this optimiser: two passes and fp16's loss scale do not go together, so fp32 there."""
+    return "fp32" if precision == "fp16" and isinstance(optimizer, TwoPass) else precision
+
+
 def check_precision(optimizer: torch.optim.Optimizer, precision: str) -> None:
     """Refuse fp16 for two passes.
 
@@ -87,7 +92,7 @@ def check_precision(optimizer: torch.optim.Optimizer, precision: str) -> None:
     Raises:
         ConfigError: Two passes with fp16.
     """
-    if precision == "fp16" and isinstance(optimizer, TwoPass):
+    if precision_for(optimizer, precision) != precision:
         raise ConfigError(
             f"train.precision=fp16; must be bf16 or fp32 for {type(optimizer).__name__}, which needs two gradients a step",
             hint="set train.precision=fp32, or train.precision=bf16 where the device has it",

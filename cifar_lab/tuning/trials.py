@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cifar_lab import pipeline, runs, schema, storage
+from cifar_lab import memory, pipeline, runs, schema, storage
 from cifar_lab.errors import (
     CheckpointError,
     ConfigError,
@@ -93,6 +93,8 @@ def run_trial(desk: Desk, search: Search, taken: Taken, slot: Slot | None = None
         desk.give_back(taken, error=f"{LabError.code} {type(error).__name__}: {error}")
     else:
         _tell(desk, search, taken, result)
+    finally:
+        memory.give_back()
 
 
 def _judge(search: Search, taken: Taken) -> Callable[[dict[str, Any]], None]:

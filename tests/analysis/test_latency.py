@@ -125,7 +125,9 @@ def test_throughput_is_images_by_the_time_of_the_calls(clock):
     assert uneven["low"] < uneven["high"] == pytest.approx(5000.0)
     call = Sleeper(clock, 0.05)
     assert measure_throughput(call, CPU, 1, max_s=0.001)["calls"] == 1
-    assert call.calls == 2, "one to warm up, one window of one call"
+    assert call.calls == 3, "two to warm up, one window of one call"
+    slow_first = measure_throughput(Sleeper(clock, 0.4, 0.001), CPU, 1, max_s=0.3)
+    assert slow_first["calls"] == 100, "a window's length follows from a call that is warm"
 
 
 def test_pictures_are_random_bytes_with_mean_0_and_deviation_1():

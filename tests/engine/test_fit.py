@@ -397,6 +397,22 @@ def test_clipping_is_of_the_gradient_itself_not_of_the_scaled_one(tmp_path, prec
     assert moved.item() == pytest.approx(0.01, rel=0.01)
 
 
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_the_loss_is_made_of_full_precision_whatever_autocast_would_do(tmp_path, monkeypatch, precision):
+    """A CPU's autocast casts for itself; CUDA's leaves cross-entropy with class indices in half precision."""
+    seen, real = [], F.cross_entropy
+
+    def spy(logits, *args, **rest):
+        seen.append(logits.dtype)
+        return real(logits, *args, **rest)
+
+    monkeypatch.setattr(F, "cross_entropy", spy)
+    config = train_config(epochs=1, precision=precision)
+    Run(tmp_path, config, make_state(config), val=val_batches()).fit()
+    assert len(seen) > 1
+    assert set(seen) == {torch.float32}
+
+
 GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 
 
