@@ -1,11 +1,11 @@
 """A loss that is not finite stops the run before the weights change; fp16 may skip only so many steps.
 
 Where the loss is known at once (CPU, MPS) it is read before every step. On CUDA nobody waits: the
-epoch's loss sum, which stays NaN or infinite once it is, becomes a flag on the device, and a fused
-optimiser skips its update while the flag is set, so the weights stay at the last good step. The host
-hears of it by an asynchronous copy some hundred steps later, and at the latest at the next checkpoint
-or epoch end. An optimiser that is not fused cannot skip on the device; for such a one the host reads
-the loss before every step on CUDA too, and waits for it.
+epoch's loss sum, which stays NaN or infinite once it is, becomes a flag on the device, and torch's
+fused optimisers and our Muon skip their update while the flag is set, so the weights stay at the last
+good step. The host hears of it by an asynchronous copy some hundred steps later, and at the latest at
+the next checkpoint or epoch end. Others (RMSprop, most of a person's own) cannot skip on the device;
+for such a one the host reads the loss before every step on CUDA too, and waits for it.
 """
 
 import math

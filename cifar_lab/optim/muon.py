@@ -1,7 +1,8 @@
 """Muon for the hidden matrices of a network and AdamW, or another, for everything else, as one optimiser."""
 
+import contextlib
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, Literal
 
 import torch
@@ -33,6 +34,9 @@ class Muon(torch.optim.Optimizer):
         self._rest, self._num_matrix_groups = rest, len(matrices)
         super().__init__([*matrices, *(rest.param_groups if rest is not None else [])], {})
         self._share()
+        # As torch's fused optimisers: `found_inf` [] on the device leaves everything as it is where it is 1, and
+        # `grad_scale` [] divides the gradients, so that nobody on the host has to wait to know whether to step.
+        self._step_supports_amp_scaling = rest is None or getattr(rest, "_step_supports_amp_scaling", False)
 
     def _share(self) -> None:
         """Let the other one see this optimiser's groups and state: what is set or loaded here holds there."""
@@ -54,12 +58,26 @@ class Muon(torch.optim.Optimizer):
         """
         if closure is not None:
             raise ValueError("Muon takes no closure")
+        found_inf, scale = getattr(self, "found_inf", None), getattr(self, "grad_scale", None)
         for group in self.param_groups[: self._num_matrix_groups]:
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    self._update(parameter, parameter.grad, group)
+                    gradient = parameter.grad if scale is None else parameter.grad / scale
+                    self._update_unless(found_inf, parameter, gradient, group)
         if self._rest is not None:
-            self._rest.step()
+            with _lent(self._rest, found_inf=found_inf, grad_scale=scale):
+                self._rest.step()
+
+    def _update_unless(self, found_inf: Tensor | None, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
+        """The update, or none where ``found_inf`` is 1: worked out in any case and taken back on the device."""
+        if found_inf is None:
+            self._update(parameter, gradient, group)
+            return
+        buffer = self.state[parameter].setdefault("momentum_buffer", torch.zeros_like(parameter))
+        kept = [(changed, changed.clone()) for changed in (parameter, buffer)]
+        self._update(parameter, gradient, group)
+        for changed, before in kept:
+            changed.copy_(torch.where(found_inf.bool(), before, changed))
 
     def _update(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
         """Momentum, orthogonal direction, decay and step of one weight [out, ...].
@@ -78,6 +96,19 @@ class Muon(torch.optim.Optimizer):
             parameter.mul_(math.sqrt(len(parameter)) / parameter.norm())
         parameter.mul_(1 - group["lr"] * group["weight_decay"])
         parameter.add_(step, alpha=-group["lr"] * _rate_factor(group["adjust_lr"], *matrix.shape))
+
+
+@contextlib.contextmanager
+def _lent(optimizer: torch.optim.Optimizer, **attributes: Tensor | None) -> Iterator[None]:
+    """Within this the optimiser has the attributes, those that are None left out."""
+    given = {name: value for name, value in attributes.items() if value is not None}
+    for name, value in given.items():
+        setattr(optimizer, name, value)
+    try:
+        yield
+    finally:
+        for name in given:
+            delattr(optimizer, name)
 
 
 def iteration_dtype(device: torch.device) -> torch.dtype:

@@ -96,6 +96,14 @@ def tiny_model(seed=0, *, dropout=0.0, batch_norm=False, channels_last=True):
     return model.to(memory_format=torch.channels_last) if channels_last else model
 
 
+def deeper_model(seed=0):
+    """With a convolution between the first and the last layer, in the memory format of real runs."""
+    torch.manual_seed(seed)
+    first = [nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 6, 3, padding=1), nn.ReLU()]
+    model = nn.Sequential(*first, nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Dropout(0.4), nn.Linear(24, CLASSES))
+    return model.to(memory_format=torch.channels_last)
+
+
 def train_config(**keywords):
     return TrainConfig(**{"epochs": 3, "batch_size": 4, "precision": "fp32", "checkpoint_every_s": 0.0, **keywords})
 

@@ -7,8 +7,17 @@ import shutil
 
 import pytest
 import torch
-from engine_rig import Run, assert_same_state, make_state, seed_all, train_batches, train_config, val_batches, without_times
-from torch import nn
+from engine_rig import (
+    Run,
+    assert_same_state,
+    deeper_model,
+    make_state,
+    seed_all,
+    train_batches,
+    train_config,
+    val_batches,
+    without_times,
+)
 
 from cifar_lab import storage
 from cifar_lab.engine import checkpoint as module
@@ -44,14 +53,6 @@ def sitting(folder, seed, optimizer="momentum", **changes):
         batch_norm=True,
     )
     return Run(folder, config, state, train=train_batches(), val=val_batches())
-
-
-def deeper_model(seed):
-    """With a convolution between the first and the last layer, in the memory format of real runs."""
-    torch.manual_seed(seed)
-    first = [nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 6, 3, padding=1), nn.ReLU()]
-    model = nn.Sequential(*first, nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Dropout(0.4), nn.Linear(24, 3))
-    return model.to(memory_format=torch.channels_last)
 
 
 @pytest.fixture(scope="module", params=OPTIMIZERS)

@@ -8,7 +8,17 @@ import signal
 import pytest
 import torch
 import torch.nn.functional as F
-from engine_rig import Run, make_state, seed_all, tiny_model, train_batches, train_config, val_batches, without_times
+from engine_rig import (
+    Run,
+    deeper_model,
+    make_state,
+    seed_all,
+    tiny_model,
+    train_batches,
+    train_config,
+    val_batches,
+    without_times,
+)
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -419,13 +429,14 @@ GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 @pytest.mark.gpu
 @GPU
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-@pytest.mark.parametrize("optimizer", ["sgd", "adam", "sam"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "sam", "muon", "muon_sgd"])
 def test_nobody_waits_for_the_gpu_inside_an_epoch(tmp_path, precision, optimizer):
     if (optimizer, precision) == ("sam", "fp16"):
         pytest.skip("refused")
     device = torch.device("cuda", 0)
     config = train_config(precision=precision, epochs=2, grad_clip_norm=1.0, ema_decay=0.9, label_smoothing=0.1)
-    state = make_state(config, optimizer=optimizer, device=device, batch_norm=True, num_batches=300)
+    model = deeper_model() if optimizer.startswith("muon") else None
+    state = make_state(config, optimizer=optimizer, model=model, device=device, batch_norm=True, num_batches=300)
     train = GpuBatches(train_batches(1200, device=device), device)
     run = Run(tmp_path, config, state, train=train, val=val_batches(device=device))
     original, strict = loop.Sums.add, []

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from engine_rig import Run, make_state, picture_set, train_config
+from engine_rig import Run, deeper_model, make_state, picture_set, train_config
 
 from cifar_lab.engine import watch as module
 from cifar_lab.engine.watch import MAX_SKIPPED_STEPS, DeviceWatch, HostWatch, build_watch
@@ -19,6 +19,10 @@ def backward(state, factor=1.0):
     return loss
 
 
+def weights(state):
+    return torch.cat([parameter.detach().flatten() for parameter in state.model.parameters()])
+
+
 def step(state, watch, total, factor=1.0):
     """One optimiser step under a watch, with the epoch's loss sum so far."""
     total += backward(state, factor).detach().double()
@@ -27,10 +31,16 @@ def step(state, watch, total, factor=1.0):
     state.scaler.update()
     watch.after_step()
     state.progress.step += 1
-    return state.model[0].weight.detach().clone()
+    return weights(state)
 
 
-OPTIMIZERS = [("sgd", {"momentum": 0.9}), ("sgd", {"momentum": 0.0}), ("adam", {}), ("adamw", {})]
+OPTIMIZERS = [("sgd", {"momentum": 0.9}), ("sgd", {"momentum": 0.0}), ("adam", {}), ("adamw", {}), ("muon", {}), ("muon_sgd", {})]
+
+
+def state_with(optimizer, settings, **changes):
+    """Muon needs a weight between hidden layers."""
+    model = deeper_model(0) if optimizer.startswith("muon") else None
+    return make_state(train_config(**changes), optimizer=optimizer, optimizer_settings=settings, model=model)
 
 
 def test_on_a_cpu_the_host_watches():
@@ -52,7 +62,7 @@ def test_the_host_raises_before_the_step(value):
 @pytest.mark.parametrize("factor", [math.nan, math.inf])
 def test_the_device_skips_every_step_from_the_bad_one_on(optimizer, settings, factor):
     """The same tensors on a CPU, whose fused optimisers honour the flag as those on CUDA do."""
-    state = make_state(train_config(), optimizer=optimizer, optimizer_settings=settings)
+    state = state_with(optimizer, settings)
     watch, total = DeviceWatch(state), torch.zeros((), dtype=torch.float64)
     watch.start()
     first = step(state, watch, total)
@@ -70,7 +80,7 @@ def test_the_device_skips_every_step_from_the_bad_one_on(optimizer, settings, fa
 def test_the_devices_flag_changes_nothing_while_all_is_well(optimizer, settings):
     ends = []
     for watched in (False, True):
-        state = make_state(train_config(), optimizer=optimizer, optimizer_settings=settings)
+        state = state_with(optimizer, settings)
         watch, total = (DeviceWatch if watched else HostWatch)(state), torch.zeros((), dtype=torch.float64)
         watch.start()
         for _ in range(4):
@@ -79,6 +89,22 @@ def test_the_devices_flag_changes_nothing_while_all_is_well(optimizer, settings)
         watch.end()
         ends.append(weight)
     assert torch.equal(*ends)
+
+
+@pytest.mark.parametrize("optimizer", ["muon", "muon_sgd"])
+def test_muon_takes_the_loss_scale_off_and_skips_with_it(optimizer):
+    """fp16's loss scale is a power of two: taken off again it leaves no trace."""
+    ends = []
+    for precision in ("fp32", "fp16"):
+        state = state_with(optimizer, {}, precision=precision)
+        first, second, third = (step(state, HostWatch(state), torch.zeros((), dtype=torch.float64)) for _ in range(3))
+        assert not torch.equal(first, second)
+        ends.append(third)
+    torch.testing.assert_close(*ends, rtol=1e-5, atol=1e-6)
+    backward(state, math.inf)
+    state.scaler.step(state.optimizer)
+    assert torch.equal(weights(state), third)
+    assert not hasattr(state.optimizer, "found_inf")
 
 
 def test_the_count_starts_anew_with_each_epoch():
