@@ -17,6 +17,7 @@ import numpy as np
 import yaml
 
 from cifar_lab import storage
+from cifar_lab.config import Config, to_plain
 from cifar_lab.errors import CheckpointError, ConfigError
 from cifar_lab.metrics import softmax
 from cifar_lab.runs import comparable, is_place
@@ -37,6 +38,7 @@ _COPIED = (
     "curves.png",
     "confusion_matrix.png",
 )
+_DEFAULTS = comparable(to_plain(Config()))
 _PUBLISHED = re.compile(r"^# published: (?P<what>.+)$", re.MULTILINE)
 
 
@@ -105,7 +107,9 @@ def rows(where: Path = REFERENCE) -> list[Row]:
     for folder in sorted(p for p in where.iterdir() if (p / "result.json").is_file()) if where.is_dir() else ():
         overrides = (folder / "overrides.txt").read_text().splitlines()
         plain = yaml.safe_load((folder / "config.yaml").read_text())
-        key = storage.digest({k: v for k, v in comparable(plain).items() if k != "seed"})
+        # Settings that are younger than a run are at their defaults in it.
+        settings = {**_DEFAULTS, **comparable(plain)}
+        key = storage.digest({k: v for k, v in settings.items() if k != "seed"})
         row = found.setdefault(key, Row([], [], overrides))
         row.names.append(folder.name)
         row.results.append(_result(folder))
@@ -129,11 +133,17 @@ def table(found: Iterable[Row]) -> str:
             str(len(accuracies)),
             f"{cost['num_params']:,}",
             f"{cost['macs'] / 1e6:,.2f} M",
-            f"{row.results[0]['epochs_done']} epochs, {_minutes(seconds)}",
+            f"{_epochs(row.results)} epochs, {_minutes(seconds)}",
             _machine(row.results[0]),
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _epochs(results: Iterable[Mapping[str, Any]]) -> str:
+    """How many, or from how many to how many where some stopped earlier than others."""
+    counts = sorted({result["epochs_done"] for result in results})
+    return str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
 
 
 def published(experiment: str) -> str:

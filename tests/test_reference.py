@@ -52,6 +52,24 @@ def test_the_table_puts_seeds_together_and_shows_n(tmp_path: Path) -> None:
     assert "| 38.00 % | 1 |" in lines[3]
 
 
+def test_settings_that_are_younger_than_a_run_do_not_part_it_from_its_seeds(tmp_path: Path) -> None:
+    for seed, settings in enumerate(
+        ({"split": "tail"}, {"split": "tail", "label_noise": 0.0}, {"split": "tail", "label_noise": 0.2})
+    ):
+        evidence(tmp_path / str(seed), seed, 0.6, ["experiment=d3_small_cnn"])
+        path = tmp_path / str(seed) / "config.yaml"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "data": settings}))
+    assert [len(row.results) for row in reference.rows(tmp_path)] == [2, 1]
+
+
+def test_epochs_of_seeds_that_stopped_at_different_ones_are_a_range(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        evidence(tmp_path / str(seed), seed, 0.6, ["experiment=d3_small_cnn"])
+    path = tmp_path / "1" / "result.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "epochs_done": 25}))
+    assert "| 20 to 25 epochs, " in reference.table(reference.rows(tmp_path))
+
+
 def test_features_that_were_computed_first_count_as_training(tmp_path: Path) -> None:
     evidence(tmp_path / "a", 0, 0.86, ["experiment=d3_mobilenet_v2"])
     path = tmp_path / "a" / "result.json"
