@@ -48,7 +48,7 @@ def show_preview(
     baseline = choose_baseline(study.baseline, names)
     slots = choose_slots(jobs[0].config.sweep.workers, len(todo) or 1, jobs[0].config.device, jobs[0].config.threads)
     facts = _facts(where, {name: first[name] for name in names}, slots[0].threads, code)
-    settings = {name: _settings(first[name]) for name in names}
+    settings = {name: runs.without_seed(to_plain(first[name].config)) for name in names}
     _show_changes(baseline, settings, facts)
     done: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
     for job in jobs:
@@ -109,10 +109,6 @@ def _facts(where: Path, first: Mapping[str, Job], threads: int, code: str) -> di
                 say(f"note: {name or 'the first job'} could not be looked at: {found['error']}")
             known[name] = {"of": digests[name], **found}
     return {name: known[name] for name in first}
-
-
-def _settings(job: Job) -> dict[str, Any]:
-    return {key: value for key, value in runs.comparable(to_plain(job.config)).items() if key != "seed"}
 
 
 def _spread(done: Iterable[Sequence[Mapping[str, Any]]]) -> tuple[float, bool]:

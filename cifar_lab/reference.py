@@ -17,10 +17,9 @@ import numpy as np
 import yaml
 
 from cifar_lab import storage
-from cifar_lab.config import Config, to_plain
 from cifar_lab.errors import CheckpointError, ConfigError
 from cifar_lab.metrics import softmax
-from cifar_lab.runs import comparable, is_place
+from cifar_lab.runs import is_place, without_seed
 from cifar_lab.tables import conf_dir
 
 REFERENCE = Path("outputs/reference")
@@ -38,7 +37,6 @@ _COPIED = (
     "curves.png",
     "confusion_matrix.png",
 )
-_DEFAULTS = comparable(to_plain(Config()))
 _PUBLISHED = re.compile(r"^# published: (?P<what>.+)$", re.MULTILINE)
 
 
@@ -107,9 +105,7 @@ def rows(where: Path = REFERENCE) -> list[Row]:
     for folder in sorted(p for p in where.iterdir() if (p / "result.json").is_file()) if where.is_dir() else ():
         overrides = (folder / "overrides.txt").read_text().splitlines()
         plain = yaml.safe_load((folder / "config.yaml").read_text())
-        # Settings that are younger than a run are at their defaults in it.
-        settings = {**_DEFAULTS, **comparable(plain)}
-        key = storage.digest({k: v for k, v in settings.items() if k != "seed"})
+        key = storage.digest(without_seed(plain))
         row = found.setdefault(key, Row([], [], overrides))
         row.names.append(folder.name)
         row.results.append(_result(folder))

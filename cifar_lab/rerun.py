@@ -106,21 +106,17 @@ def _differences_around(old: SavedRun, config: Config) -> Iterator[str]:
 
 def siblings(run: SavedRun) -> list[SavedRun]:
     """Runs beside this one that differ from it by their seed alone, one for each seed, itself included."""
-    key, found = _but_seed(run), {run.config["seed"]: run}
+    key, found = runs.without_seed(run.config), {run.config["seed"]: run}
     for folder in sorted(run.path.resolve().parent.iterdir()):
         if folder == run.path.resolve() or not (folder / "result.json").is_file():
             continue
         try:
             other = load_run(folder)
-            if _but_seed(other) == key:
+            if runs.without_seed(other.config) == key:
                 found.setdefault(other.config["seed"], other)
         except CheckpointError:
             continue
     return list(found.values())
-
-
-def _but_seed(run: SavedRun) -> dict[str, Any]:
-    return {key: value for key, value in runs.comparable(run.config).items() if key != "seed"}
 
 
 def compare(old: SavedRun, new: SavedRun, seeds: Sequence[SavedRun]) -> Verdict:

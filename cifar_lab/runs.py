@@ -46,6 +46,14 @@ def comparable(plain: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in flatten(plain).items() if not is_place(key)}
 
 
+def without_seed(plain: dict[str, Any]) -> dict[str, Any]:
+    """The part that runs share which are repetitions of each other; settings younger than a run are at their defaults in it."""
+    return {key: value for key, value in {**_DEFAULTS, **comparable(plain)}.items() if key != "seed"}
+
+
+_DEFAULTS = comparable(to_plain(Config()))
+
+
 def config_digest(config: Config) -> str:
     """SHA-256 of what a configuration computes; places and devices do not count."""
     return storage.digest(comparable(to_plain(config)))

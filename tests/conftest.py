@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from rig import ROOT, SMOKE, Lab, Said, without_pictures
+from rig import ROOT, Lab, Said, train, without_pictures
 
 from cifar_lab import plugins, schema, signatures, tables
 from cifar_lab.storage import FolderLock
@@ -46,11 +46,7 @@ def cifar10_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small run with everything that a run leaves; ``finished`` is a copy that may be changed."""
-    from cifar_lab.train import main
-
-    folder = tmp_path_factory.mktemp("small") / "run"
-    assert main([*SMOKE, f"hydra.run.dir={folder}"]) == 0
-    return folder
+    return train(tmp_path_factory.mktemp("small") / "run", pictures=True)
 
 
 @pytest.fixture(scope="module")

@@ -43,11 +43,11 @@ def heard(warned: Any) -> list[str]:
     return [str(w.message) for w in warned if not issubclass(w.category, ResourceWarning)]
 
 
-def train(folder: Path, *overrides: str) -> Path:
-    """A small run in this process, without its pictures; returns its folder."""
+def train(folder: Path, *overrides: str, pictures: bool = False) -> Path:
+    """A small run in this process; returns its folder."""
     from cifar_lab.train import main
 
-    with without_pictures():
+    with contextlib.nullcontext() if pictures else without_pictures():
         assert main([*SMOKE, *overrides, f"hydra.run.dir={folder}"]) == 0
     return folder
 

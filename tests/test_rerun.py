@@ -17,8 +17,7 @@ from cifar_lab.saved import load_run
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Path:
-    folder = train(tmp_path_factory.mktemp("rerun") / "first", "augment=crop_flip", "model.kernel_size=5")
-    return folder
+    return train(tmp_path_factory.mktemp("rerun") / "first", "augment=crop_flip", "model.kernel_size=5")
 
 
 def run_app(*arguments: str) -> int:

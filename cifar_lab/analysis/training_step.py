@@ -6,8 +6,8 @@ from torch import Tensor, nn
 from cifar_lab.config import TrainConfig
 from cifar_lab.engine.predict import Sums, mean_loss, mixed_precision
 from cifar_lab.engine.stages import begin_epoch
-from cifar_lab.engine.state import clear_momentum
-from cifar_lab.engine.twopass import build_second_pass, check_precision
+from cifar_lab.engine.state import build_scaler
+from cifar_lab.engine.twopass import build_second_pass
 
 
 class TrainingStep:
@@ -27,13 +27,10 @@ class TrainingStep:
     def __init__(
         self, model: nn.Module, optimizer: torch.optim.Optimizer, config: TrainConfig, device: torch.device, precision: str
     ):
-        check_precision(optimizer, precision)
         self.model, self.optimizer = model, optimizer
         self._config, self._sums = config, Sums(device)
         self._amp = mixed_precision(precision, device)
-        self._scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
-        if self._scaler.is_enabled():
-            clear_momentum(optimizer)
+        self._scaler = build_scaler(optimizer, device, precision)
         self._second_pass = build_second_pass(optimizer, model, self._forward, device)
         begin_epoch(model, 1)
         model.train()

@@ -5,14 +5,13 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from cifar_lab import storage
 from cifar_lab.differing import differing, words
 from cifar_lab.errors import CheckpointError, ConfigError
-from cifar_lab.runs import comparable
+from cifar_lab.runs import without_seed
 from cifar_lab.saved import SavedRun, load_run
 
 _LONGEST_LABEL = 60
@@ -108,7 +107,7 @@ def load_entries(folders: Sequence[Path | str]) -> list[Entry]:
             raise CheckpointError(f"{run.path}: result.json and the saved predictions do not belong together")
     groups: dict[str, list[SavedRun]] = {}
     for run in runs:
-        groups.setdefault(storage.digest(_settings(run)), []).append(run)
+        groups.setdefault(storage.digest(without_seed(run.config)), []).append(run)
     if len(groups) == 1:
         _refuse_too_many(len(runs), "runs")
         return [Entry(label, (run,)) for label, run in zip(_labels_of_seeds(runs), runs, strict=True)]
@@ -125,11 +124,6 @@ def _refuse_too_many(count: int, what: str) -> None:
         )
 
 
-def _settings(run: SavedRun) -> dict[str, Any]:
-    """What decides what is computed, without the seed; dotted keys."""
-    return {key: value for key, value in comparable(run.config).items() if key != "seed"}
-
-
 def _labels_of_seeds(runs: Sequence[SavedRun]) -> list[str]:
     labels = [f"{run.result['model']}, seed {run.result['seed']}" for run in runs]
     return labels if len(set(labels)) == len(labels) else _folder_labels(runs)
@@ -140,7 +134,7 @@ def _labels(runs: Sequence[SavedRun]) -> list[str]:
     labels = []
     for run in runs:
         alike = [other for other in runs if other.result["model"] == run.result["model"]]
-        unlike = differing([_settings(other) for other in alike])[alike.index(run)]
+        unlike = differing([without_seed(other.config) for other in alike])[alike.index(run)]
         shown = words(unlike) if len(unlike) <= _MAX_DIFFERING else f"({run.path.name})"
         labels.append(f"{run.result['model']} {shown}".strip())
     usable = len(set(labels)) == len(labels) and all(len(label) <= _LONGEST_LABEL for label in labels)

@@ -114,16 +114,13 @@ class TrainState:
         device: torch.device,
         precision: str,
     ):
-        check_precision(optimizer, precision)
         self.model, self.optimizer, self.schedule = model, optimizer, schedule
         self.device, self.precision = device, precision
         self.ema = Ema(model, config.ema_decay) if config.ema_decay > 0 else None
-        self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
+        self.scaler = build_scaler(optimizer, device, precision)
         self.progress, self.stopper = Progress(), Stopper()
         for group in optimizer.param_groups:
             group.setdefault("base_lr", group["lr"])
-        if self.scaler.is_enabled():
-            clear_momentum(optimizer)
 
     @property
     def eval_model(self) -> nn.Module:
@@ -187,7 +184,20 @@ def _tensors(model: nn.Module) -> list[Tensor]:
     return [t.detach() for t in (*model.parameters(), *model.buffers())]
 
 
-def clear_momentum(optimizer: torch.optim.Optimizer) -> None:
+def build_scaler(optimizer: torch.optim.Optimizer, device: torch.device, precision: str) -> torch.amp.GradScaler:
+    """The loss scale of a precision, switched off but for fp16, and the optimiser ready for it.
+
+    Raises:
+        ConfigError: The optimiser does not work with this precision.
+    """
+    check_precision(optimizer, precision)
+    scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
+    if scaler.is_enabled():
+        _clear_momentum(optimizer)
+    return scaler
+
+
+def _clear_momentum(optimizer: torch.optim.Optimizer) -> None:
     """Start momentum at zero: the same values, but defined when fp16's first step is skipped.
 
     ``torch._fused_sgd_`` leaves new buffers unset in a skipped first step and reads them in the next.

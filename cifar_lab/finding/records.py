@@ -11,7 +11,7 @@ import yaml
 from cifar_lab import storage
 from cifar_lab.config import flatten
 from cifar_lab.errors import CheckpointError, DataError
-from cifar_lab.runs import comparable
+from cifar_lab.runs import without_seed
 
 MISSING = object()
 """What ``Record.value`` gives for a key that the run has not."""
@@ -63,7 +63,7 @@ class Record:
     @cached_property
     def settings(self) -> dict[str, Any]:
         """What decides what is computed, without the seed."""
-        return {key: value for key, value in comparable(self.config).items() if key != "seed"}
+        return without_seed(self.config)
 
     @cached_property
     def experiment(self) -> str | None:
