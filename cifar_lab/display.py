@@ -6,6 +6,7 @@ rich honours ``NO_COLOR`` and leaves colours out where the output is no terminal
 import os
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -17,6 +18,7 @@ from rich.table import Table
 _BAR_EVERY_S = 0.25
 _LINE_EVERY_S = 60.0
 _MIB = 2**20
+_PACE_EPOCHS = 3  # the time that is left follows the pace of the last ones, whatever else the machine did before
 _NO_WINDOW = 1000  # characters
 _WIDE_CONSOLE = 110  # characters; a narrower one gets a shorter bar
 
@@ -56,7 +58,7 @@ class Display:
         self._task: TaskID | None = None
         self._epoch = self._epochs = self._batches = self._all_batches = 0
         self._done = self._images = self._images_before = 0
-        self._batches_before: int | None = None
+        self._paces: deque[tuple[float, int]] = deque(maxlen=_PACE_EPOCHS)  # when an epoch began, batches done by then
         self._last = ""
         self._next = self._began = self._epoch_began = 0.0
         self._begun_at = 0
@@ -96,8 +98,9 @@ class Display:
         now = self._epoch_began = time.monotonic()
         if not self._all_batches:
             self._all_batches = epochs * num_batches
-            self._began = now
             self._start_bar()
+        if self._paces:
+            self._paces.append((now, self._passed()))
         self._next = now + (_BAR_EVERY_S if self._bar else _LINE_EVERY_S)
 
     def advance(self, batches: int, images: int) -> None:
@@ -108,8 +111,9 @@ class Display:
         self._done += batches
         self._images += images
         now = time.monotonic()
-        if self._batches_before is None:
-            self._batches_before, self._images_before = self._passed(), images
+        if not self._paces:
+            self._paces.append((self._epoch_began, self._passed()))
+            self._images_before = images
         if now >= self._next:
             self._refresh(now)
 
@@ -140,7 +144,8 @@ class Display:
 
     def _refresh(self, now: float) -> None:
         passed = self._passed()
-        per_batch = (now - self._began) / max(1, passed - (self._batches_before or 0))
+        began, before = self._paces[0]
+        per_batch = (now - began) / max(1, passed - before)
         left = duration(per_batch * (self._all_batches - passed))
         speed = (self._images - self._images_before) / max(now - self._epoch_began, 1e-9)
         if self._bar is not None and self._task is not None:

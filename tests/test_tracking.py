@@ -71,6 +71,21 @@ def test_a_long_epoch_reports_itself_where_there_is_no_terminal(screen: io.Strin
     assert screen.getvalue() == "epoch 1/2: 80 % done, 100 images/s, 2:00 left\n"
 
 
+def test_the_time_that_is_left_follows_the_pace_of_the_last_epochs(screen: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    display = plain(screen)
+    for epoch, seconds_a_batch in ((1, 10.0), (2, 1.0), (3, 1.0), (4, 1.0)):
+        display.start_epoch(epoch, 5, 100)
+        display.advance(0, 0)
+        for _ in range(100):
+            now[0] += seconds_a_batch
+            display.advance(1, 100)
+    assert screen.getvalue().splitlines()[-1] == "epoch 4/5: 60 % done, 100 images/s, 2:20 left"
+    # 1,060 s for 160 batches, with 340 to go
+    assert "epoch 2/5: 60 % done, 100 images/s, 37:32 left" in screen.getvalue()
+
+
 def test_the_bar_of_a_terminal_shows_everything(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
