@@ -2,19 +2,22 @@
 
 import difflib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from cifar_lab import launcher_rules
 from cifar_lab.errors import ConfigError
 
 _MEANINGS = (
-    ("integer", "a whole number"),
-    ("float", "a number"),
-    ("bool", "true or false"),
-    ("list", "a list such as [1,2]"),
-    ("not optional", "a value, not null"),
+    ("to Integer", "a whole number"),
+    ("to Float", "a number"),
+    ("not a valid bool", "true or false"),
+    ("to string", "one word, not several"),
+    ("is not a ListConfig", "a list such as [1,2]"),
+    ("with ListConfig", "a list such as [1,2]"),
+    ("not Optional", "a value, not null"),
 )
+"""Words of omegaconf that name the type it wants; the type that it was given stands in the same line."""
 
 
 def did_you_mean(word: Any, known: Iterable[Any]) -> str:
@@ -23,9 +26,17 @@ def did_you_mean(word: Any, known: Iterable[Any]) -> str:
     return f"; did you mean '{guess[0]}'?" if guess else ""
 
 
-def unknown_key(key: str, known: Sequence[str]) -> ConfigError:
-    """The error for a key that is no setting, with the closest one that is."""
+def unknown_key(key: str, known: Mapping[str, Sequence[str]]) -> ConfigError:
+    """The error for a key that is no setting, with the closest one that is.
+
+    Args:
+        key: Dotted.
+        known: All dotted keys, each with the components that have it; with none it is everybody's.
+    """
     group, _, leaf = key.rpartition(".")
+    if owners := known.get(key):
+        says = f"the chosen {group} has no '{leaf}'; there is one with {group}={' or '.join(owners)}"
+        return ConfigError(f"{key}: {says}", hint="`cifar-lab train --help` shows the keys of each")
     if key.startswith("hydra.launcher."):
         hint = "--cfg hydra behind `train -m hydra/launcher=NAME` shows its keys; +hydra.launcher.DICT.KEY=VALUE adds to a dict"
         return ConfigError(f"unknown key '{key}'", hint=hint)
@@ -44,12 +55,12 @@ def unknown_key(key: str, known: Sequence[str]) -> ConfigError:
     return ConfigError(f"unknown key '{key}'{mean}", hint="`cifar-lab train --help` shows all keys")
 
 
-def explain(error: Exception, known: Sequence[str]) -> ConfigError:
+def explain(error: Exception, known: Mapping[str, Sequence[str]]) -> ConfigError:
     """Translate an error of Hydra or omegaconf.
 
     Args:
         error: What was raised; its ``__cause__`` often says more.
-        known: All dotted keys, for suggestions.
+        known: All dotted keys, each with the components that have it, for suggestions.
     """
     text, cause = str(error), str(error.__cause__ or "")
     if found := re.search(r"Could not override '([^']+)'", text):
@@ -94,7 +105,4 @@ def _reason(text: str) -> str:
     first = text.partition("\n")[0]
     if found := re.search(r"expected one of \[([^\]]*)\]", first):
         return f"must be one of {found[1]}"
-    for word, meaning in _MEANINGS:
-        if word in first.lower():
-            return f"must be {meaning}"
-    return first
+    return next((f"must be {meaning}" for words, meaning in _MEANINGS if words in first), first)

@@ -284,4 +284,4 @@ def _refuse_resolvers(node: Any, prefix: str) -> None:
 
 def _known(key: Any, allowed: Sequence[str], prefix: str) -> None:
     if key not in allowed:
-        raise unknown_key(f"{prefix}{key}", [f"{prefix}{k}" for k in allowed])
+        raise unknown_key(f"{prefix}{key}", known_keys() | {f"{prefix}{name}": () for name in allowed})

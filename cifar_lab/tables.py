@@ -94,11 +94,14 @@ def settings(kind: str | None = None, name: str | None = None) -> list[Setting]:
     return found
 
 
-def known_keys() -> list[str]:
-    """All dotted keys of all settings and all components, for suggestions."""
-    keys = [s.key for s in settings()]
-    keys += [f"{kind}.{key.name}" for kind, table in COMPONENTS.items() for name in table for key in signature(kind, name).keys]
-    return list(dict.fromkeys(keys))
+def known_keys() -> dict[str, list[str]]:
+    """All dotted keys, for suggestions: each with the components that have it, none for a setting of our own code."""
+    keys: dict[str, list[str]] = {s.key: [] for s in settings()}
+    for kind, table in COMPONENTS.items():
+        for name in table:
+            for key in signature(kind, name).keys:
+                keys.setdefault(f"{kind}.{key.name}", []).append(name)
+    return keys
 
 
 def _component_setting(kind: str, key: Key) -> Setting:
