@@ -9,6 +9,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any
 
 
@@ -163,17 +164,16 @@ def report(error: LabError) -> int:
     return error.exit_code
 
 
-def guarded(work: Callable[[], object], *, debug: bool = False) -> int:
-    """Do the work of a command and turn whatever goes wrong into one line and an exit code.
+DEBUG: ContextVar[bool] = ContextVar("DEBUG", default=False)
+"""Whether a command shows tracebacks on the screen: its ``--debug``."""
 
-    Args:
-        work: The command.
-        debug: Show tracebacks on the screen.
-    """
+
+def guarded(work: Callable[[], object]) -> int:
+    """Do the work of a command and turn whatever goes wrong into one line and an exit code; with ``DEBUG``, tracebacks too."""
     try:
         work()
     except LabError as error:
-        if debug:
+        if DEBUG.get():
             traceback.print_exc()
         return report(error)
     except KeyboardInterrupt:
@@ -182,7 +182,7 @@ def guarded(work: Callable[[], object], *, debug: bool = False) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
-        if debug:
+        if DEBUG.get():
             traceback.print_exc()
         text = f"{type(error).__name__}: {error}"
         return report(LabError(f"this is a bug: {text}", hint="--debug shows the traceback; please report it"))

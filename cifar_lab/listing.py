@@ -61,9 +61,12 @@ def options(group: str, config_dir: str | None = None) -> dict[str, str]:
     Args:
         group: Such as ``model``.
         config_dir: A person's own configurations, shown too.
+
+    Raises:
+        ConfigError: ``config_dir`` is not there.
     """
     found: dict[str, str] = {}
-    for folder in filter(None, (tables.conf_dir(), Path(config_dir) if config_dir else None)):
+    for folder in filter(None, (tables.conf_dir(), tables.own_conf(config_dir))):
         for path in sorted((folder / group).glob("*.yaml")):
             found[path.stem] = first_comment(path)
     for name in tables.COMPONENTS.get(group, ()):

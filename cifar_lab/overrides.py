@@ -11,7 +11,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
 from cifar_lab.errors import ConfigError
-from cifar_lab.tables import COMPONENTS, conf_dir
+from cifar_lab.tables import COMPONENTS, conf_dir, own_conf
 
 GROUPS = ("data", "augment", "model", "optimizer", "schedule", "train", "tracker", "ablation")
 _CODE_KEYS = ("hydra.callbacks", "hydra.job_logging", "hydra.hydra_logging", "hydra.searchpath", "hydra.output_subdir")
@@ -28,11 +28,11 @@ def parse_overrides(overrides: Sequence[str], config_dir: str | Path | None = No
         config_dir: A person's own folder of configurations, where ``model=glob(*)`` looks as well.
 
     Raises:
-        ConfigError: One does not parse.
+        ConfigError: One does not parse, or the folder is not there.
     """
     path = create_config_search_path(str(conf_dir().resolve()))
-    if config_dir:
-        path.append("command-line", f"file://{Path(config_dir).resolve()}")
+    if own := own_conf(config_dir):
+        path.append("command-line", f"file://{own}")
     parser = OverridesParser.create(config_loader=ConfigLoaderImpl(path))
     parsed = []
     for text in overrides:

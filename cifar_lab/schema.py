@@ -33,7 +33,7 @@ from cifar_lab.models import ACTIVATIONS
 from cifar_lab.overrides import RESOLVER, parse_overrides, refuse_overrides
 from cifar_lab.rules import check
 from cifar_lab.signatures import REQUIRED, Key
-from cifar_lab.tables import COMPONENTS, conf_dir, known_keys, signature
+from cifar_lab.tables import COMPONENTS, conf_dir, known_keys, own_conf, signature
 
 _OWN_TARGETS = {
     "hydra.sweeper": ("hydra_plugins.cifar_lab.sweeper.LabSweeper",),
@@ -116,7 +116,8 @@ def compose(overrides: Sequence[str], config_dir: str | Path | None = None) -> C
 def compose_raw(overrides: Sequence[str], config_dir: str | Path | None = None) -> DictConfig:
     """Compose with Hydra's own node included, refusing overrides and Hydra settings that are not allowed."""
     refuse_overrides(parse_overrides(overrides))
-    extra = [f"hydra.searchpath=[{quoted(f'file://{Path(config_dir).resolve()}')}]"] if config_dir else []
+    own = own_conf(config_dir)
+    extra = [f"hydra.searchpath=[{quoted(f'file://{own}')}]"] if own else []
     try:
         with _hydra_aside(), initialize_config_dir(str(conf_dir().resolve()), version_base="1.3", job_name="cifar-lab"):
             config = hydra_compose("config", overrides=[*overrides, *extra], return_hydra_config=True)

@@ -55,6 +55,19 @@ def conf_dir() -> Path:
     return inside if inside.is_dir() else package.parent / "conf"
 
 
+def own_conf(config_dir: str | Path | None) -> Path | None:
+    """A person's own folder of configurations, whole; None where none is named.
+
+    Raises:
+        ConfigError: It is not there.
+    """
+    if not config_dir:
+        return None
+    if not Path(config_dir).is_dir():
+        raise ConfigError(f"--config-dir {config_dir}: no such folder")
+    return Path(config_dir).resolve()
+
+
 def signature(kind: str, name: str) -> Signature:
     """The keys of a component: those of its builder, and those common to its kind.
 

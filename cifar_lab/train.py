@@ -17,7 +17,7 @@ from typing import Any
 
 from cifar_lab import runs, storage
 from cifar_lab.cores import wait_politely_if_busy
-from cifar_lab.errors import ConfigError, LabError, guarded
+from cifar_lab.errors import DEBUG, LabError, guarded
 from cifar_lab.flags import Flags, parse_flags, quoted
 from cifar_lab.plugins import add_all
 
@@ -32,14 +32,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
-    return guarded(lambda: _main(given), debug="--debug" in given)
+    DEBUG.set("--debug" in given)
+    return guarded(lambda: _main(given))
 
 
 def _main(arguments: Sequence[str]) -> None:
     flags = parse_flags(arguments)
     add_all(flags.plugins)
-    if flags.config_dir and not Path(flags.config_dir).is_dir():
-        raise ConfigError(f"--config-dir {flags.config_dir}: no such folder")
     if flags.help:
         from cifar_lab.listing import show_train_help
 

@@ -59,8 +59,6 @@ def tune(
     for option, number in (("--trials", trials), ("--workers", workers), ("--seed", seed), ("--timeout", timeout_s)):
         if number < 0:
             raise ConfigError(f"{option} {number:g}; must be 0 or more")
-    if config_dir and not Path(config_dir).is_dir():
-        raise ConfigError(f"--config-dir {config_dir}: no such folder")
     from cifar_lab import schema
 
     wait_politely_if_busy()

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pexpect
 import pytest
+from typer.testing import CliRunner
 
 from cifar_lab import listing, tables
+from cifar_lab.cli import app
 
 PROGRAM = Path(sys.executable).parent / "cifar-lab"
 
@@ -120,6 +122,16 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     done = run("train", "train.batch_size=0", "--debug", cwd=tmp_path)
     assert done.returncode == 2
     assert "Traceback" in done.stderr
+
+
+def test_every_command_has_debug_and_only_it_shows_tracebacks() -> None:
+    names = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
+    for name in sorted(names - {"train", "version"}):
+        assert "--debug" in CliRunner().invoke(app, [name, "--help"]).output, name
+    for flags, shown in (([], False), (["--debug"], True), ([], False)):
+        done = CliRunner().invoke(app, ["list", "nonsense", *flags])
+        assert done.exit_code == 2
+        assert ("Traceback" in done.output) == shown
 
 
 def test_completion_in_a_real_bash(tmp_path: Path) -> None:

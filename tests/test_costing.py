@@ -97,13 +97,20 @@ def test_cost_of_a_finished_run_and_of_its_evidence(finished, tmp_path):
         assert found["run"]["train_s"] == result["cost"]["train_s"]
     assert "--classes 3 with a run folder" in said("cost", str(finished), "--classes", "3", code=2)
     assert f"its run       {evidence} on cpu, trained" in said("cost", str(evidence), "--counts-only")
+    job = tmp_path / "optimizer.lr=0.01,seed=0"
+    job.symlink_to(finished)
+    assert json.loads(said("cost", str(job), "device=cpu", "--counts-only", "--json"))["num_params"] == 18_422
+    assert "device=gpu; must be auto, cpu" in said("cost", str(job), "device=gpu", code=2)
+    assert "device=cuda:99; " in said("cost", str(job), "device=cuda:99", code=7)
+    assert "--config-dir . with a run folder" in said("cost", str(job), "--config-dir", ".", code=2)
 
 
 @pytest.mark.parametrize(
     ("words", "code", "text"),
     [
         (("cost", "no/run"), 4, "no/run is no run folder"),
-        (("cost", "no/run", "model=vit"), 2, "name one run folder alone, or overrides"),
+        (("cost", "no/run", "model=vit"), 2, "name one run folder, alone or with device=, or overrides"),
+        (("cost", "model=vit", "--config-dir", "no/conf"), 2, "--config-dir no/conf: no such folder"),
         (("cost", "model=nope"), 2, "unknown model 'nope'"),
         (("cost", "model=vit", "data.input_size=33"), 2, "input_size=33; must be a multiple of patch_size"),
         (("bench", "model=small_cnn", "--batch-sizes", "8,x"), 2, "--batch-sizes 8,x; must be numbers above 0"),

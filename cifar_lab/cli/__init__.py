@@ -22,7 +22,7 @@ from cifar_lab.cli import (  # noqa: F401  (they add their commands)
     tuning,
     watching,
 )
-from cifar_lab.cli.app import app
+from cifar_lab.cli.app import app, with_debug
 
 
 @app.command()
@@ -38,6 +38,10 @@ _ORDER = (
     *("cost", "bench", "eda", "schedule", "keep", "results", "verify", "version"),
 )
 app.registered_commands.sort(key=lambda command: _ORDER.index(command.name or getattr(command.callback, "__name__", "")))
+for _command in app.registered_commands:
+    # `train` reads its own flags, and `version` has nothing to show.
+    if _command.callback is not None and _command.callback not in (training.train, version):
+        _command.callback = with_debug(_command.callback)
 
 
 def main() -> None:

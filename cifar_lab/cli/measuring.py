@@ -10,7 +10,10 @@ from cifar_lab.cli.app import app
 if TYPE_CHECKING:
     from cifar_lab.costing import Built
 
-_Words = Annotated[list[str] | None, typer.Argument(help="group=choice and key=value as behind `train`, or one run folder.")]
+_Words = Annotated[
+    list[str] | None,
+    typer.Argument(help="group=choice and key=value as behind `train`; or one run folder, alone or with device=."),
+]
 _Classes = Annotated[
     int | None, typer.Option(min=1, help="Number of classes; by default 100 for data=cifar100, else 10; a run knows its own.")
 ]
@@ -18,29 +21,35 @@ _ConfigDir = Annotated[str | None, typer.Option(help="Search the configurations 
 _Plugin = Annotated[list[str] | None, typer.Option(help="Take the rows of this file too (may be repeated).")]
 _Json = Annotated[bool, typer.Option("--json", help="Print numbers as JSON, and nothing else.")]
 _Out = Annotated[str, typer.Option(help="Write the JSON into this file as well.")]
-_Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
 
 
 def _build(words: list[str], classes: int | None, config_dir: str | None, plugins: list[str]) -> "Built":
     """The model that the words name; what can be refused without torch is refused first."""
+    from pathlib import Path
+
     from cifar_lab import schema
     from cifar_lab.errors import ConfigError
     from cifar_lab.plugins import add_all
 
     add_all(plugins)
     schema.register()
-    folders = [word for word in words if "=" not in word]
+    folders = [word for word in words if "=" not in word or Path(word).is_dir()]  # a job of a sweep has = in its name
     if folders:
-        if len(words) > 1:
-            raise ConfigError(f"'{' '.join(words)}': name one run folder alone, or overrides", hint="overrides are key=value")
-        if classes is not None:
-            raise ConfigError(f"--classes {classes} with a run folder, which knows its own")
+        others = [word for word in words if word not in folders]
+        if len(folders) > 1 or any(not word.startswith("device=") for word in others):
+            raise ConfigError(
+                f"'{' '.join(words)}': name one run folder, alone or with device=, or overrides", hint="overrides are key=value"
+            )
+        for flag, given in (("--classes", classes), ("--config-dir", config_dir)):
+            if given is not None:
+                raise ConfigError(f"{flag} {given} with a run folder, which knows its own")
+        device = schema.compose(others).device if others else ""
         from cifar_lab.saved import load_run
 
         run = load_run(folders[0])
         from cifar_lab.costing import build_run
 
-        return build_run(run)
+        return build_run(run, device)
     config = schema.compose(words, config_dir)
     from cifar_lab.costing import build
 
@@ -81,7 +90,6 @@ def cost(
     plugin: _Plugin = None,
     as_json: _Json = False,
     out: _Out = "",
-    debug: _Debug = False,
 ) -> None:
     """Measure what a model costs, without data and without training: parameters (trainable, all, as Keras counts),
     multiply-adds, size on disk, latency at batch 1 and N with p50, p90 and p99 of at least 100 calls, throughput, and peak
@@ -93,7 +101,7 @@ def cost(
       cifar-lab cost model=resnet18 --layers --counts-only
       cifar-lab cost model=mobilenet_v2 data.input_size=224 --batch 32 --max-seconds 20
       cifar-lab cost model=vit device=cpu threads=1 train.precision=fp32 --json
-      cifar-lab cost outputs/runs/2026-11-21_small_cnn      a finished run's model
+      cifar-lab cost outputs/runs/2026-11-21_small_cnn      a finished run's model; with device=cpu, on another device
     """
     from cifar_lab.errors import guarded
 
@@ -105,7 +113,7 @@ def cost(
         wanted = Wanted(layers=layers, timing=not counts_only, batch_size=batch, max_s=max_seconds, say=_say)
         _finish(measure_cost(built, wanted), show_cost, as_json, out)
 
-    raise typer.Exit(guarded(work, debug=debug))
+    raise typer.Exit(guarded(work))
 
 
 @app.command(short_help="Measure training images/s by precision, memory layout and batch size.")
@@ -119,7 +127,6 @@ def bench(
     plugin: _Plugin = None,
     as_json: _Json = False,
     out: _Out = "",
-    debug: _Debug = False,
 ) -> None:
     """Measure training images/s by precision, memory layout and batch size: whole steps with augmentation, on random bytes, all
     variants by turns, median and spread of five repetitions; then the fastest, with the overrides to use it.
@@ -142,4 +149,4 @@ def bench(
         found = run_bench(built, sizes, seconds=seconds, everything=everything, say=_say)
         _finish(found, show_bench, as_json, out)
 
-    raise typer.Exit(guarded(work, debug=debug))
+    raise typer.Exit(guarded(work))

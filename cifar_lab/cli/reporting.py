@@ -16,7 +16,6 @@ def report(
         bool, typer.Option("--gallery/--no-gallery", help="Show test images that only one side gets right, where they are found.")
     ] = True,
     data_root: Annotated[str | None, typer.Option(help="Where the images are now, if not where the runs found them.")] = None,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     """Report on a sweep: what is better, worse or equivalent, with intervals; nothing is trained again.
 
@@ -44,4 +43,4 @@ def report(
         )
         show_report(made.findings, made.files)
 
-    raise typer.Exit(guarded(work, debug=debug))
+    raise typer.Exit(guarded(work))

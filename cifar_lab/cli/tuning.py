@@ -23,7 +23,6 @@ def tune(
     timeout: Annotated[float, typer.Option(help="Seconds after which no new trial begins; 0: no limit.")] = 0.0,
     config_dir: Annotated[str | None, typer.Option(help="Your own folder of configurations.")] = None,
     plugin: Annotated[list[str] | None, typer.Option(help="Your own file of models and more (may be repeated).")] = None,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> None:
     """Search for the configuration that is best on validation images, with Optuna's samplers and pruners.
 
@@ -57,4 +56,4 @@ def tune(
             config_dir=config_dir,
         )
 
-    raise typer.Exit(guarded(work, debug=debug))
+    raise typer.Exit(guarded(work))
