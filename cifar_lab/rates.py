@@ -105,7 +105,9 @@ def preview(config: Config, steps: int = 0) -> Preview:
     if total > MAX_STEPS:
         raise ConfigError(f"{total:,} steps are more than are shown, {MAX_STEPS:,}", hint="use fewer epochs or --steps-per-epoch")
     try:
-        optimizer = build_optimizer(config.optimizer.name, nn.Linear(2, 2), **config.optimizer.settings)
+        # Three layers: muon and muon_sgd give their rate to what lies between the first and the last.
+        layers = nn.Sequential(*(nn.Linear(2, 2) for _ in range(3)))
+        optimizer = build_optimizer(config.optimizer.name, layers, **config.optimizer.settings)
         lr = optimizer.param_groups[0]["lr"]
         schedule = build_schedule(
             config.schedule.name, lr=lr, total_steps=total, steps_per_epoch=steps, **config.schedule.settings

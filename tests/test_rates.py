@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -54,6 +55,15 @@ def test_plateau_is_shown_at_both_ends(monitor):
         scheduler.step(1.0 + epoch)
     assert found[WORSE] == pytest.approx(exact)
     assert len(set(exact)) > 3
+
+
+def test_an_optimizer_that_parts_the_layers_shows_the_rate_that_a_run_records():
+    evidence = Path(__file__).parents[1] / "outputs" / "reference" / "fast_speednet" / "metrics.jsonl"
+    recorded = [json.loads(line)["lr"] for line in evidence.read_text().splitlines()]
+    (row,) = rates("experiment=fast_speednet", steps=25).values()
+    assert row[24::25] == pytest.approx(recorded)
+    (row,) = rates("optimizer=muon", "optimizer.lr=0.02", "schedule=cosine", "schedule.eta_min=0.01", "train.epochs=1").values()
+    assert row[0] == pytest.approx(0.02)
 
 
 def test_steps_are_counted_from_the_data():

@@ -127,6 +127,8 @@ def test_what_cannot_be_searched_is_refused(words, says):
         (("optimizer.lr=0.1,0.2", "data.val_fraction=0"), "validation images"),
         (("optimizer.lr=0.1,0.2", "train.monitor=train_loss"), "validation images"),
         (("optimizer.lr=0.1,0.2", "sweep.workers=2"), "sweep.workers=2 is about sweeps"),
+        (("experiment=d1_mobilenet_like,d4_custom_cnn",), "experiment=d4_custom_cnn brings another data.split"),
+        (("train=d1,d3",), "train=d3 brings another train.monitor"),
     ],
 )
 def test_every_choice_and_both_ends_are_checked_before_anything_begins(words, says):

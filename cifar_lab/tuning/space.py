@@ -15,11 +15,11 @@ from typing import Any
 
 from hydra.core.override_parser.types import ChoiceSweep, Glob, IntervalSweep, Override, RangeSweep
 
-from cifar_lab.config import Config
+from cifar_lab.config import Config, to_plain
 from cifar_lab.errors import ConfigError
 from cifar_lab.explain import did_you_mean
 from cifar_lab.overrides import parse_overrides, refuse_overrides
-from cifar_lab.runs import is_place
+from cifar_lab.runs import comparable, is_place
 from cifar_lab.schema import compose
 
 TAGS = ("log",)
@@ -132,14 +132,34 @@ class Space:
             points += itertools.product(*lists)
         for place, dimension in enumerate(self.dimensions):
             points += [(*first[:place], value, *first[place + 1 :]) for value in dimension.probes()]
-        return [self._composed(point, fixed, config_dir) for point in dict.fromkeys(points)]
+        points = list(dict.fromkeys(points))
+        configs = [self._composed(point, fixed, config_dir) for point in points]
+        judging = _judging(configs[0])
+        for point, config in zip(points, configs, strict=True):
+            if key := next((key for key, value in _judging(config).items() if judging.get(key) != value), ""):
+                raise ConfigError(
+                    f"{' '.join(self._words(point))} brings another {key}: trials must be judged on the same images, by the same"
+                    " measure",
+                    hint=f"give {key} one value, or search one choice after the other",
+                )
+        return configs
 
     def _composed(self, point: Sequence[Any], fixed: Sequence[str], config_dir: str | Path | None) -> Config:
-        words = self.overrides({d.key: value for d, value in zip(self.dimensions, point, strict=True)})
+        words = self._words(point)
         try:
             return compose([*fixed, *words], config_dir)
         except ConfigError as error:
             raise ConfigError(f"{error.what} (with {' '.join(words)})", hint=error.hint) from error
+
+    def _words(self, point: Sequence[Any]) -> list[str]:
+        return self.overrides({d.key: value for d, value in zip(self.dimensions, point, strict=True)})
+
+
+def _judging(config: Config) -> dict[str, Any]:
+    """What trials are judged by, as dotted keys. A preset such as ``experiment=a,b`` brings some without naming them."""
+    plain = comparable(to_plain(config)).items()
+    images = {key: value for key, value in plain if key.startswith("data.") and key not in _TRAINING_ONLY}
+    return images | {key: value for key, value in plain if key in ("seed", "train.monitor")}
 
 
 def read_space(overrides: Sequence[str], config_dir: str | Path | None = None) -> tuple[Space, list[str]]:
