@@ -14,7 +14,7 @@ from cifar_lab import tables
 from cifar_lab.display import LabConsole
 from cifar_lab.errors import ConfigError
 from cifar_lab.explain import did_you_mean
-from cifar_lab.signatures import REQUIRED
+from cifar_lab.signatures import REQUIRED, read_doc
 
 GROUPS = {
     "experiments": "experiment",
@@ -71,6 +71,9 @@ def options(group: str, config_dir: str | None = None) -> dict[str, str]:
             found[path.stem] = first_comment(path)
     for name in tables.COMPONENTS.get(group, ()):
         found.setdefault(name, tables.signature(group, name).doc)
+    for name, row in tables.TABLES["datasets"].items() if group == "data" else ():
+        if name not in found:
+            found[name] = read_doc(row)
     return found
 
 

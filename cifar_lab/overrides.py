@@ -61,8 +61,8 @@ def refuse_overrides(parsed: Sequence[Override]) -> None:
         if key in _FOLDER_KEYS and not str(override.value() or "").strip():
             raise ConfigError(f"'{text}': must name a folder")
         kind, _, rest = key.partition(".")
-        if kind in COMPONENTS and rest == "name":
-            hint = f"choose with {kind}=NAME; `cifar-lab list {kind}s` shows all"
+        if kind in (*COMPONENTS, "data") and rest == "name":
+            hint = f"choose with {kind}=NAME; `cifar-lab list {kind}{'' if kind == 'data' else 's'}` shows all"
             raise ConfigError(f"'{text}': {key} cannot be overridden", hint=hint)
         if key in GROUPS and not override.is_sweep_override() and not isinstance(override.value(), str):
             raise ConfigError(f"'{text}': choose {key} by name", hint=f"{key}=NAME; single settings are {key}.KEY=VALUE")

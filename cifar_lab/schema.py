@@ -33,7 +33,7 @@ from cifar_lab.models import ACTIVATIONS
 from cifar_lab.overrides import RESOLVER, parse_overrides, refuse_overrides
 from cifar_lab.rules import check
 from cifar_lab.signatures import REQUIRED, Key
-from cifar_lab.tables import COMPONENTS, conf_dir, known_keys, own_conf, signature
+from cifar_lab.tables import COMPONENTS, TABLES, conf_dir, known_keys, own_conf, signature
 
 _OWN_TARGETS = {
     "hydra.sweeper": ("hydra_plugins.cifar_lab.sweeper.LabSweeper",),
@@ -83,6 +83,10 @@ def register() -> None:
             store.store(group=f"schema/{kind}", name=name, node=node)
             if not (conf_dir() / kind / f"{name}.yaml").is_file():
                 store.store(group=kind, name=name, node=node)
+    for name in TABLES["datasets"]:
+        if not (conf_dir() / "data" / f"{name}.yaml").is_file():
+            # A person's own: nothing is known of its pixels, so their statistics are measured.
+            store.store(group="data", name=name, node={"name": name, "normalize": "data"})
 
 
 @cache
@@ -206,6 +210,11 @@ def to_config(composed: DictConfig) -> Config:
         raise explain(error, known_keys()) from error
     chosen: dict[str, Any] = {f.name: parts.get(f.name, getattr(base, f.name)) for f in fields(Config)}
     config = Config(**chosen)
+    if config.data.name not in TABLES["datasets"]:
+        raise ConfigError(
+            f"data.name={config.data.name}: unknown data set{did_you_mean(config.data.name, TABLES['datasets'])}",
+            hint="`cifar-lab list data` shows all; a plugin adds its own by DATASETS",
+        )
     try:
         check(config)
     except ValueError as error:
@@ -224,6 +233,9 @@ def from_plain(plain: dict[str, Any], overrides: Sequence[str] = ()) -> Config:
         ConfigError: A key is no field any more, or a value is not acceptable.
     """
     refuse_overrides(parse_overrides(overrides))
+    for text in overrides:
+        if isinstance(plain.get(key := text.partition("=")[0]), dict):
+            raise ConfigError(f"'{text}': {key} is a group, and here single keys are set", hint=f"for example {key}.name=NAME")
     try:
         node = OmegaConf.merge(OmegaConf.create(plain), OmegaConf.from_dotlist(list(overrides)))
     except OmegaConfBaseException as error:

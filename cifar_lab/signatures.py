@@ -61,19 +61,37 @@ def read_signature(row: str, reserved: tuple[str, ...] = ()) -> Signature:
     Raises:
         ConfigError: The module or function is not there, or a parameter has no legal annotation.
     """
+    path, definition = _definition(row)
+    arguments = definition.args
+    positional = [*arguments.posonlyargs, *arguments.args]
+    defaults: list[ast.expr | None] = [None] * (len(positional) - len(arguments.defaults)) + list(arguments.defaults)
+    pairs = [*zip(positional, defaults, strict=True), *zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)]
+    where = f"{path.name}: {definition.name}"
+    keys = tuple(_key(argument, default, where) for argument, default in pairs if argument.arg not in (*reserved, "self"))
+    return Signature(row, _first_line(definition), keys)
+
+
+def read_doc(row: str) -> str:
+    """The first line of a function's docstring; empty for none.
+
+    Raises:
+        ConfigError: The module or function is not there.
+    """
+    return _first_line(_definition(row)[1])
+
+
+def _definition(row: str) -> tuple[Path, ast.FunctionDef]:
+    """The file and the syntax tree of ``module:function``."""
     module, _, name = row.partition(":")
     path = source_of(module)
     definition = _definitions(path).get(name)
     if definition is None:
         raise ConfigError(f"no function '{name}' in {path}", hint="the row of a table must name a function defined in that file")
-    arguments = definition.args
-    positional = [*arguments.posonlyargs, *arguments.args]
-    defaults: list[ast.expr | None] = [None] * (len(positional) - len(arguments.defaults)) + list(arguments.defaults)
-    pairs = [*zip(positional, defaults, strict=True), *zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)]
-    where = f"{path.name}: {name}"
-    keys = tuple(_key(argument, default, where) for argument, default in pairs if argument.arg not in (*reserved, "self"))
-    doc = (ast.get_docstring(definition) or "").partition("\n")[0]
-    return Signature(row, doc, keys)
+    return path, definition
+
+
+def _first_line(definition: ast.FunctionDef) -> str:
+    return (ast.get_docstring(definition) or "").partition("\n")[0]
 
 
 @cache

@@ -64,8 +64,9 @@ def _start_run(flags: Flags) -> None:
     composed = schema.compose_raw(flags.overrides, flags.config_dir)
     config = schema.to_config(composed)
     named = schema.run_dir(composed)
-    from cifar_lab import pipeline  # torch, for which nobody waits to hear of a typing mistake
+    from cifar_lab import parts, pipeline  # torch, for which nobody waits to hear of a typing mistake
 
+    parts.check_builders([config])  # before a data set is fetched
     if named is None:
         folder, new = runs.new_run_folder(Path("outputs/runs"), config.model.name), True
     else:

@@ -6,7 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from rig import SMOKE, Lab
+
+from cifar_lab import listing
 
 LAB = '''
 """My own parts."""
@@ -36,6 +39,18 @@ def my_opt(params, *, lr: float = 0.05, heat: float = 0.9) -> torch.optim.Optimi
 MODELS = {"my_net": my_net}
 ACTIVATIONS = {"my_act": my_act}
 OPTIMIZERS = {"my_opt": my_opt}
+
+
+def my_set(config):
+    """Random pictures of two classes."""
+    from cifar_lab.data.sets import ImageSet, Source
+
+    images = torch.randint(0, 256, (80, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    train = ImageSet(images, torch.arange(80) % 2, torch.arange(80))
+    return Source(train, test=None, val=None, class_names=("even", "odd"))
+
+
+DATASETS = {"my_set": my_set}
 '''
 EXPERIMENT = """# @package _global_
 # my own recipe
@@ -73,6 +88,16 @@ def test_own_parts_train(work: Path, lab: Lab) -> None:
 
 
 @pytest.mark.usefixtures("same_tables_afterwards")
+def test_an_own_data_set_is_chosen_by_its_name(work: Path, lab: Lab) -> None:
+    said = lab("--plugin", "lab.py", "train=smoke", "data=my_set", "model.widths=[4]", "hydra.run.dir=run")
+    assert said.code == 0, said.err
+    data = json.loads((work / "run" / "result.json").read_text())["data"]
+    assert data["classes"] == ["even", "odd"]
+    assert yaml.safe_load((work / "run" / "config.yaml").read_text())["data"]["sources"] == []
+    assert listing.options("data")["my_set"] == "Random pictures of two classes."
+
+
+@pytest.mark.usefixtures("same_tables_afterwards")
 def test_own_parts_are_swept_with_an_own_experiment(work: Path, lab: Lab) -> None:
     said = lab(*FLAGS, "-m", "experiment=mine", "data.subset=60", "threads=1", "model.width=4,8", "hydra.sweep.dir=sweep")
     assert said.code == 0, said.err
@@ -89,7 +114,9 @@ def test_own_parts_are_swept_with_an_own_experiment(work: Path, lab: Lab) -> Non
         ("model.width=wide", "model.width"),
         ("model.activation=my_akt", "did you mean 'my_act'?"),
         ("optimizer.heat=hot", "optimizer.heat"),
-        ("optimizer.momentum=0.9", "unknown key 'optimizer.momentum'"),
+        ("optimizer.momentum=0.9", "the chosen optimizer has no 'momentum'"),
+        ("data=my_sett", "unknown data 'my_sett'; did you mean 'my_set'?"),
+        ("data.name=my_set", "data.name cannot be overridden"),
     ],
 )
 def test_typos_in_own_parts_are_found_before_torch_is_imported(work: Path, override: str, words: str) -> None:

@@ -103,6 +103,14 @@ def test_refused_in_one_line(override: str, words: str) -> None:
     assert caught.value.exit_code == 2
 
 
+def test_a_group_cannot_be_set_on_top_of_a_saved_configuration() -> None:
+    plain = to_plain(schema.compose([]))
+    assert schema.from_plain(plain, ["tracker.name=tensorboard"]).tracker.name == "tensorboard"
+    with pytest.raises(ConfigError, match=r"'tracker=tensorboard': tracker is a group.*") as caught:
+        schema.from_plain(plain, ["tracker=tensorboard"])
+    assert "tracker.name=NAME" in caught.value.hint
+
+
 def test_what_a_persons_own_yaml_may_not_do(tmp_path: Path) -> None:
     (tmp_path / "experiment").mkdir()
     cases = {

@@ -60,7 +60,7 @@ def verify(
 def rerun(
     run: Annotated[str, typer.Argument(help="Folder of a finished run, or of evidence.")],
     places: Annotated[
-        list[str] | None, typer.Argument(help="Other places: device=, threads=, data.root=, data.download=, tracker=, ...")
+        list[str] | None, typer.Argument(help="Other places: device=, threads=, data.root=, data.download=, tracker.name=, ...")
     ] = None,
     out: Annotated[str, typer.Option(help="Folder of the new run; default: one below outputs/reruns.")] = "",
     plugin: Annotated[list[str] | None, typer.Option(help="The file that its model came from (may be repeated).")] = None,
