@@ -8,7 +8,10 @@ import contextlib
 import io
 from collections.abc import Sequence
 
-FLAGS = ("--plugin", "--config-dir", "--multirun", "--dry-run", "--redo", "--cfg", "--info", "--debug", "--help")
+FLAGS = (
+    *("--plugin", "--config-dir", "--multirun", "--dry-run", "--redo", "--cfg", "--package", "--resolve", "--info", "--debug"),
+    "--help",
+)
 FLAGS_WITH_VALUE = ("--plugin", "--config-dir", "-cd", "--cfg", "-c", "--package", "-p", "--info", "-i")
 
 

@@ -39,18 +39,21 @@ EXAMPLES = (
     ),
     ("a sweep: 2 x 3 runs", "cifar-lab train -m experiment=quickstart optimizer.lr=0.01,0.001 seed=0,1,2"),
     ("in a folder of your choice; again to continue", "cifar-lab train experiment=quickstart hydra.run.dir=outputs/mine"),
-    ("a study: what it asks, then its runs and a report", "cifar-lab train study=small_cnn_kernel seed=range(0,10)"),
+    ("a study: what it asks, then its runs and a report", "cifar-lab train study=small_cnn_kernel 'seed=range(0,10)'"),
     ("your own model", "cifar-lab train --plugin lab.py --config-dir conf model=my_net"),
     ("only show what would run", "cifar-lab train experiment=quickstart --cfg job"),
 )
 FLAGS = (
-    ("-m, --multirun", "run every combination of values given as key=a,b or key=range(0,5)"),
+    ("-m, --multirun", "run every combination of values given as key=a,b or 'key=range(0,5)'"),
     ("--dry-run", "of a sweep: say what it would run, what its variants change, how long it takes and what it can show"),
     ("--redo", "of a sweep: run again what other code has run"),
     ("--plugin FILE.py", "add your own models, activations, optimisers, ... (may be repeated)"),
     ("--config-dir DIR", "add your own configurations"),
-    ("--cfg job", "print the composed configuration and stop; --package GROUP for a part"),
-    ("--info [config|defaults-tree|searchpath]", "print how it was composed and stop"),
+    (
+        "--cfg job",
+        "print the composed configuration and stop; --package GROUP for a part, --resolve with all references filled in",
+    ),
+    ("--info config", "print how it was composed and stop; also defaults, defaults-tree, plugins, searchpath, all"),
     ("--debug", "show tracebacks on the screen"),
 )
 
@@ -120,7 +123,7 @@ def show_train_help(config_dir: str | None = None) -> None:
             console.print(_settings(tables.settings(kind, name), f"Keys of {kind}={name}"))
     console.print(
         "Where things go: hydra.run.dir=FOLDER for a run (default outputs/runs/STAMP_MODEL), hydra.sweep.dir=FOLDER for a sweep."
-        "\nThe same command in the same folder continues an interrupted run."
+        "\nThe same command in the same folder continues an interrupted run. Where a sweep runs: hydra/launcher=NAME with -m."
     )
 
 
@@ -138,6 +141,8 @@ def _shown(default: object) -> str:
         return "(needed)"
     if default is None:
         return "null"
+    if isinstance(default, tuple | list):
+        return f"[{','.join(_shown(item) for item in default)}]"
     return str(default).lower() if isinstance(default, bool) else str(default)
 
 

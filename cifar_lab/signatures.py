@@ -8,7 +8,8 @@ str, ``X | None``, ``tuple[X, ...]``, ``tuple[X, X]`` and ``Literal["a", "b"]``.
 
 import ast
 import importlib.util
-from dataclasses import dataclass, field
+import re
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ class Key:
         is_tuple: Whether the value is a tuple of ``kind``.
         length: Number of elements of a tuple, 0 for any.
         choices: The legal words of a ``Literal``, empty for any.
+        doc: What the builder's docstring says of it under ``Args:``; empty for nothing.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Key:
     is_tuple: bool = False
     length: int = 0
     choices: tuple[str, ...] = ()
+    doc: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,9 @@ def read_signature(row: str, reserved: tuple[str, ...] = ()) -> Signature:
     defaults: list[ast.expr | None] = [None] * (len(positional) - len(arguments.defaults)) + list(arguments.defaults)
     pairs = [*zip(positional, defaults, strict=True), *zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)]
     where = f"{path.name}: {definition.name}"
-    keys = tuple(_key(argument, default, where) for argument, default in pairs if argument.arg not in (*reserved, "self"))
+    own = [(argument, default) for argument, default in pairs if argument.arg not in (*reserved, "self")]
+    docs = _documented(definition)
+    keys = tuple(replace(_key(argument, default, where), doc=docs.get(argument.arg, "")) for argument, default in own)
     return Signature(row, _first_line(definition), keys)
 
 
@@ -92,6 +97,15 @@ def _definition(row: str) -> tuple[Path, ast.FunctionDef]:
 
 def _first_line(definition: ast.FunctionDef) -> str:
     return (ast.get_docstring(definition) or "").partition("\n")[0]
+
+
+def _documented(definition: ast.FunctionDef) -> dict[str, str]:
+    """Parameter -> what stands behind ``name:`` under ``Args:``; ``a, b: text`` speaks of both."""
+    section = re.search(r"^Args:\n((?:[ ]{4}.*\n?|\n)*)", ast.get_docstring(definition) or "", re.MULTILINE)
+    entries = re.findall(r"^ {4}(\*{0,2}\w[\w, ]*): (.*(?:\n {5,}.*)*)", section[1] if section else "", re.MULTILINE)
+    return {
+        name.strip(): " ".join(text.replace("``", "").split()).rstrip(".") for names, text in entries for name in names.split(",")
+    }
 
 
 @cache

@@ -31,10 +31,10 @@ COMPONENTS: dict[str, dict[str, str]] = {"model": MODELS, "optimizer": OPTIMIZER
 RESERVED = {"model": models.RESERVED, "optimizer": optim.OPTIMIZER_RESERVED, "schedule": optim.SCHEDULE_RESERVED}
 """Parameters of builders that we fill in ourselves."""
 
-COMMON: dict[str, tuple[Key, ...]] = {"optimizer": (Key("decay_all", bool, False),)}
+COMMON: dict[str, tuple[Key, ...]] = {
+    "optimizer": (Key("decay_all", bool, False, doc="decay norms and biases too, as the published recipes do"),)
+}
 """Keys that every component of a kind has, beside those of its builder."""
-
-COMMON_DOCS = {"optimizer.decay_all": "decay norms and biases too, as the published recipes do"}
 
 
 @dataclass(frozen=True)
@@ -118,10 +118,10 @@ def known_keys() -> dict[str, list[str]]:
 
 
 def _component_setting(kind: str, key: Key) -> Setting:
-    text = f"tuple of {key.kind.__name__}" if key.is_tuple else key.kind.__name__
+    text = f"list of {key.kind.__name__}" if key.is_tuple else key.kind.__name__
     dotted = f"{kind}.{key.name}"
     choices = tuple(ACTIVATIONS) if key.name == "activation" else key.choices
-    return Setting(dotted, f"{text} or null" if key.optional else text, key.default, COMMON_DOCS.get(dotted, ""), choices)
+    return Setting(dotted, f"{text} or null" if key.optional else text, key.default, key.doc, choices)
 
 
 def _type_name(annotation: object) -> str:

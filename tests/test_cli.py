@@ -11,8 +11,9 @@ import pexpect
 import pytest
 from typer.testing import CliRunner
 
-from cifar_lab import listing, tables
+from cifar_lab import listing, schema, tables
 from cifar_lab.cli import app
+from cifar_lab.signatures import REQUIRED
 
 PROGRAM = Path(sys.executable).parent / "cifar-lab"
 
@@ -85,6 +86,28 @@ def test_help_shows_commands_and_train_help_shows_groups_keys_and_examples() -> 
     for setting in tables.settings():
         assert setting.key in text
         assert setting.doc
+
+
+def test_every_key_of_a_component_is_explained() -> None:
+    keys = [setting for kind, table in tables.COMPONENTS.items() for name in table for setting in tables.settings(kind, name)]
+    assert len(keys) > 100
+    assert [setting.key for setting in keys if not setting.doc] == []
+
+
+@pytest.mark.parametrize(("kind", "name"), [("optimizer", "adam"), ("model", "small_cnn"), ("schedule", "step")])
+def test_a_default_is_shown_as_it_is_typed(
+    kind: str, name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
+    schema.register()
+    listing.show_train_help()
+    section = capsys.readouterr().out.partition(f"Keys of {kind}={name} ")[2].partition("Keys of ")[0]
+    typed = [line.split()[0] for line in section.splitlines() if line.startswith(f" {kind}.")]
+    defaults = {key.name: key.default for key in tables.signature(kind, name).keys}
+    assert [text.partition("=")[0] for text in typed] == [f"{kind}.{key}" for key in defaults]
+    given = [text for text in typed if not text.endswith("=(needed)")]
+    made = getattr(schema.compose([f"{kind}={name}", *given]), kind).settings
+    assert all(made[key] == default for key, default in defaults.items() if default != REQUIRED)
 
 
 def test_every_group_is_listed_with_a_line_on_each() -> None:

@@ -47,7 +47,7 @@ def list_(
     what: Annotated[
         str,
         typer.Argument(
-            help="experiments, models, optimizers, schedules, activations, data, augment, train or trackers",
+            help="experiments, models, optimizers, schedules, activations, data, augment, train, trackers, studies or ablations",
             autocompletion=_complete_list,
         ),
     ],
