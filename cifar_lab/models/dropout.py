@@ -37,7 +37,7 @@ class Dropout(nn.Module):
             return x
         if x.device.type != "cpu":
             return F.dropout(x, self.p, training=True)
-        return x * _mask(x, round(self.p * _LEVELS))
+        return x * _mask(x, min(round(self.p * _LEVELS), _LEVELS - 1))
 
     def extra_repr(self) -> str:
         """Shown by ``print(model)``."""

@@ -20,6 +20,11 @@ def test_share_and_scale(p: float) -> None:
     assert abs(len(kept) / len(out) - (1 - p)) < 5 * (p * (1 - p) / len(out)) ** 0.5
 
 
+def test_the_highest_probability_still_keeps_something() -> None:
+    out = Dropout(0.999999)(torch.ones(1_000_003))
+    assert 0 < (out != 0).sum() < 60, "one in 65,536"
+
+
 def test_the_four_elements_of_a_draw_are_alike_and_independent() -> None:
     kept = (Dropout(0.3)(torch.ones(4_000_000)) != 0).double().view(-1, 4)
     assert kept.mean(0).tolist() == pytest.approx([0.7] * 4, abs=5 * (0.21 / 1e6) ** 0.5)
