@@ -18,6 +18,7 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support, r
 from typer.testing import CliRunner
 
 from cifar_lab.cli import app
+from cifar_lab.comparing.convergence import convergence_table
 from cifar_lab.comparing.entries import default_name, load_entries
 from cifar_lab.comparing.page import compare, notes_on, sentences
 from cifar_lab.comparing.pairs import compare_pairs
@@ -140,6 +141,24 @@ def test_convergence_is_read_from_the_rows(two):
         spent = sum(row["seconds"] for row in rows[:epoch]) if epoch else None
         assert milestone["seconds"] == (pytest.approx(spent) if epoch else None)
     assert [milestone["epoch"] for milestone in found] == [1, 6, None, None]
+
+
+def test_never_is_said_of_runs_that_validated_only(tmp_path):
+    """speednet has no validation images; of two copies of the small CNN one gets to 70 %, and the third lost its rows."""
+    seeds = [variant(tmp_path, f"s{seed}", seed=seed, optimizer__lr=3.0) for seed in (0, 1, 2)]
+    rows = [json.loads(line) for line in (seeds[0] / "metrics.jsonl").read_text().splitlines()]
+    rows[4]["val_accuracy"] = 0.75
+    (seeds[0] / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (seeds[2] / "metrics.jsonl").unlink()
+    table = convergence_table(load_entries([REFERENCE / "fast_speednet", MOBILENET, *seeds]))
+    speednet, mobilenet, small = list(zip(*table.cells, strict=True))[1:]
+    assert speednet == ("-",) * 4
+    assert [cell.partition(",")[0] for cell in mobilenet] == ["epoch 1", "epoch 6", "never", "never"]
+    assert small[1].startswith("epoch 5, ")
+    assert small[1].endswith(" (1 of 2 runs)")
+    assert small[2:] == ("never (0 of 2 runs)",) * 2
+    assert [table.rows[0][f"{name} validated"] for name in ("speednet", "mobilenet_like", "small_cnn")] == [0, 1, 2]
+    assert table.caption.endswith(" -: no validation accuracy was measured.")
 
 
 def test_files_and_words(two):

@@ -1,5 +1,5 @@
 """Runs against each other: who is better, by how much, at what cost, and whether chance explains it.
 
 ``entries`` opens runs and puts the seeds of one configuration together, ``pairs`` tests their answers image by image,
-``tables`` says what the numbers are, ``pictures`` draws them, ``page`` joins all of it into a folder.
+``tables`` and ``convergence`` say what the numbers are, ``pictures`` draws them, ``page`` joins all of it into a folder.
 """

@@ -70,6 +70,11 @@ class Entry:
         """Of the runs."""
         return [run.result["seed"] for run in self.runs]
 
+    @property
+    def validated(self) -> int:
+        """How many of the runs measured a validation accuracy, without which no milestone can be seen."""
+        return sum(any(row.get("val_accuracy") is not None for row in run.rows) for run in self.runs)
+
     def values(self, measure: str) -> list[float]:
         """A row of ``MEASURES`` run by run; empty where a run has none."""
         found = [MEASURES[measure](run) for run in self.runs]

@@ -15,6 +15,7 @@ from cifar_lab import storage
 from cifar_lab.analysis import figures
 from cifar_lab.analysis.typeset import Table, check_formats, save_table, to_markdown
 from cifar_lab.comparing import pictures, tables
+from cifar_lab.comparing.convergence import convergence, convergence_table
 from cifar_lab.comparing.entries import MEASURES, Entry, check_same_test_set, default_name, load_entries
 from cifar_lab.comparing.pairs import Pair, compare_pairs
 from cifar_lab.display import table_console
@@ -47,7 +48,7 @@ class Comparison:
 
     def plain(self) -> dict[str, Any]:
         """For programs: content of comparison.json."""
-        words, reached = tables.best_for(self.entries), tables.convergence(self.entries)
+        words, reached = tables.best_for(self.entries), convergence(self.entries)
         entries = []
         for entry, best, runs in zip(self.entries, words, reached, strict=True):
             low, high = tables.accuracy_interval(entry)
@@ -62,6 +63,7 @@ class Comparison:
                     "test_accuracy_high": high,
                     "test_accuracy_interval": "Wilson, 95 %" if len(entry.runs) == 1 else "mean plus and minus one sd",
                     "best_for": best,
+                    "validated": entry.validated,
                     "convergence": runs,
                 }
             )
@@ -108,7 +110,7 @@ def compare(
     pairs = [] if unpaired else compare_pairs(entries)
     folder = Path(out) if out else DEFAULT / default_name(folders)
     _refuse_run_folder(folder)
-    found = [tables.runs_table(entries), *([tables.pairs_table(pairs)] if pairs else []), tables.convergence_table(entries)]
+    found = [tables.runs_table(entries), *([tables.pairs_table(pairs)] if pairs else []), convergence_table(entries)]
     names = entries[0].runs[0].class_names
     if len(pairs) == 1:
         found.append(tables.classes_table(pairs[0], names))

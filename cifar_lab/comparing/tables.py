@@ -1,15 +1,12 @@
-"""The numbers of a comparison as tables: runs, pairs, convergence, classes."""
+"""The numbers of a comparison as tables: runs, pairs, classes."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
-
 from cifar_lab import stats
-from cifar_lab.analysis.convergence import MILESTONES, milestones
 from cifar_lab.analysis.tradeoff import short_count
 from cifar_lab.analysis.typeset import Column, Row, Table
-from cifar_lab.comparing.entries import MEASURES, Entry, before_s
+from cifar_lab.comparing.entries import MEASURES, Entry
 from cifar_lab.comparing.pairs import Pair, p_text
 
 BEST = {
@@ -121,36 +118,6 @@ def pairs_table(pairs: Sequence[Pair]) -> Table:
     return Table("pairs", caption, columns, [pair.plain() for pair in pairs])
 
 
-def convergence(entries: Sequence[Entry]) -> list[list[list[dict[str, Any]]]]:
-    """Milestones [entry][run][accuracy]."""
-    return [
-        [milestones(run.rows, images=run.result["data"]["images"]["train"], before_s=before_s(run)) for run in entry.runs]
-        for entry in entries
-    ]
-
-
-def convergence_table(entries: Sequence[Entry]) -> Table:
-    """A row per milestone; epochs and seconds of each entry, means over the runs that got there, with their number."""
-    found = convergence(entries)
-    rows = []
-    for place, accuracy in enumerate(MILESTONES):
-        row: dict[str, Any] = {"val_accuracy": accuracy}
-        for entry, runs in zip(entries, found, strict=True):
-            reached = [run[place] for run in runs if run[place]["epoch"] is not None]
-            row[f"{entry.label} n"] = len(reached)
-            for key in ("epoch", "images", "seconds"):
-                row[f"{entry.label} {key}"] = float(np.mean([one[key] for one in reached])) if reached else None
-        rows.append(row)
-    columns = [Column("validation accuracy", lambda row: f"{100 * row['val_accuracy']:.0f} %", is_number=False)]
-    columns += [Column(entry.label, _milestone(entry)) for entry in entries]
-    return Table(
-        "convergence",
-        "First epoch and seconds of training with validation until a validation accuracy is reached.",
-        columns,
-        rows,
-    )
-
-
 def classes_table(pair: Pair, class_names: Sequence[str]) -> Table:
     """Recall of every class on both sides, and the difference with Tango's interval."""
     labels = pair.runs[0].labels()
@@ -223,15 +190,3 @@ def _over_seeds(row: Row) -> str:
         return DASH
     ends = f"{points(row['mean_difference_low'])} to {points(row['mean_difference_high'])}"
     return f"{points(row['mean_difference'])} ({ends}, n = {row['shared_seeds']})"
-
-
-def _milestone(entry: Entry) -> Callable[[Row], str]:
-    def show(row: Row) -> str:
-        n, all_runs = row[f"{entry.label} n"], len(entry.runs)
-        if not n:
-            return "never"
-        share = f" ({n} of {all_runs} runs)" if all_runs > 1 else ""
-        epoch = f"{row[f'{entry.label} epoch']:.1f}".removesuffix(".0")
-        return f"epoch {epoch}, {duration(row[f'{entry.label} seconds'])}{share}"
-
-    return show
