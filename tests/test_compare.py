@@ -5,6 +5,7 @@ import json
 import math
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +19,11 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support, r
 from typer.testing import CliRunner
 
 from cifar_lab.cli import app
+from cifar_lab.comparing import pictures
 from cifar_lab.comparing.convergence import convergence_table
 from cifar_lab.comparing.entries import default_name, load_entries
-from cifar_lab.comparing.page import compare, notes_on, sentences
+from cifar_lab.comparing.notes import notes_on
+from cifar_lab.comparing.page import compare, sentences
 from cifar_lab.comparing.pairs import compare_pairs
 from cifar_lab.comparing.tables import best_for, runs_table
 from cifar_lab.errors import ConfigError
@@ -127,7 +130,7 @@ def test_best_for_follows_the_rule(two):
     assert small == ["smallest", "fewest MACs", "fastest to train", "least memory"]
     different = load_entries([DENSE, SMALL])  # one and two threads
     assert best_for(different) == [["most accurate"], ["smallest", "fewest MACs"]]
-    assert any("times and memory are of different machines" in note for note in notes_on(different))
+    assert any("times and memory are of different machines" in note for note in notes_on(different, []))
 
 
 def test_convergence_is_read_from_the_rows(two):
@@ -227,6 +230,56 @@ def test_seeds_of_one_configuration_are_put_together(tmp_path):
     assert "(seeds 1 and 1)" in sentences(made)[0]
     assert "Over 2 shared seeds small_cnn lr=0.01 less small_cnn lr=0.5 is" in sentences(made)[0]
     assert " ± " in (tmp_path / "out" / "runs.md").read_text()
+
+
+@pytest.fixture(scope="module")
+def several(tmp_path_factory):
+    """Two seeds of a configuration, of which the lower is the worse one, against a single run of another."""
+    where = tmp_path_factory.mktemp("several")
+    runs = [variant(where, f"s{seed}", seed=seed, flips=flips) for seed, flips in ((3, 400), (4, 0))]
+    single = variant(where, "single", seed=7, flips=100, optimizer__lr=0.5)
+    return compare([*map(str, runs), str(single)], out=str(where / "out"), table_formats=("csv", "md", "tex"))
+
+
+def test_what_is_of_one_seed_names_it(several):
+    first, second = "small_cnn lr=0.01 (seed 3)", "small_cnn lr=0.5 (seed 7)"
+    tables = {table.name: table for table in several.tables}
+    assert [column.title for column in tables["classes"].columns][2:4] == [first, second]
+    assert tables["pairs"].cells[0][:2] == [first, second]
+    assert f"Recall of each class in percent, {first} and {second}, and" in tables["classes"].caption
+    assert "Where a side has several seeds, these are of the one in brackets." in tables["pairs"].caption
+    assert first in latex_cells((several.folder / "classes.tex").read_text())[0][2].replace("\\_", "_")
+    for name in ("pairs", "classes", "only_one_right"):
+        with (several.folder / f"{name}.csv").open() as stream:
+            assert {(row["first_seed"], row["second_seed"]) for row in csv.DictReader(stream)} == {("3", "7")}
+    right = [np.equal(*answers(several.folder.parent / name)).mean() for name in ("s3", "single")]
+    assert tables["pairs"].cells[0][4] == f"{100 * (right[0] - right[1]):+.2f}".replace("-", "−")
+
+
+def test_pictures_of_one_seed_name_it(several, tmp_path, monkeypatch):
+    titles = []
+    monkeypatch.setattr(pictures, "save_figure", lambda path, draw, *size: draw(None))
+    monkeypatch.setattr(pictures.contrast, "draw_difference", lambda figure, difference, classes, *names: titles.append(names))
+    monkeypatch.setattr(pictures.contrast, "draw_only_one_right", lambda *given, most, seed: titles.append(given[5]))
+    pictures.draw_difference(tmp_path, several.pairs[0], ["a"] * 10, ["png"])
+    pictures.draw_only_one_right(tmp_path, several.pairs[0], np.zeros(0), ["a"] * 10, ["png"])
+    assert titles == [("small_cnn lr=0.01 (seed 3)", "small_cnn lr=0.5 (seed 7)")] * 2
+
+
+def test_a_single_run_of_each_needs_no_seed(two):
+    assert two.pairs[0].sides == two.pairs[0].names
+    assert [column.title for column in two.tables[-1].columns][2:4] == ["mobilenet_like", "small_cnn"]
+
+
+def test_the_note_on_tests_is_there_where_there_are_tests(several):
+    def said(notes):
+        return [note for note in notes if note.startswith("the tests speak of these trained models")]
+
+    assert len(said(several.notes)) == 1
+    entries = several.entries
+    assert said(notes_on(entries, [])) == []
+    of_several = [replace(entries[0], label=label) for label in ("a", "b")]
+    assert said(notes_on(of_several, compare_pairs(of_several)))[0].endswith(" (the mean over shared seeds)")
 
 
 def test_runs_of_one_configuration_alone_are_compared_by_seed(tmp_path):

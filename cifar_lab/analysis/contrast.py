@@ -64,7 +64,7 @@ def draw_difference(figure: Figure, difference: np.ndarray, class_names: Sequenc
     axes.tick_params(length=2)
     bar = figure.colorbar(image, ax=axes, shrink=0.85, pad=0.02, aspect=30)
     bar.outline.set_visible(False)
-    bar.set_label(f"fewer (blue) or more (orange) than {shorten(second, 24)}", fontsize=9, parse_math=False)
+    bar.set_label(f"fewer (blue) or more (orange) than {shorten(second, 26)}", fontsize=9, parse_math=False)
     if few:
         for row, column in np.argwhere(difference != 0):
             value = int(difference[row, column])

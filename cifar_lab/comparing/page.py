@@ -17,6 +17,7 @@ from cifar_lab.analysis.typeset import Table, check_formats, save_table, to_mark
 from cifar_lab.comparing import pictures, tables
 from cifar_lab.comparing.convergence import convergence, convergence_table
 from cifar_lab.comparing.entries import MEASURES, Entry, check_same_test_set, default_name, load_entries
+from cifar_lab.comparing.notes import notes_on
 from cifar_lab.comparing.pairs import Pair, compare_pairs
 from cifar_lab.display import table_console
 from cifar_lab.errors import CheckpointError
@@ -102,12 +103,10 @@ def compare(
     check_formats(table_formats)
     figures.check_formats(figure_formats)
     entries = load_entries(folders)
-    notes = notes_on(entries)
-    if unpaired:
-        notes.insert(0, "answers were not compared image by image (--unpaired): differences of accuracy are without a test")
-    else:
+    if not unpaired:
         check_same_test_set(entries)
     pairs = [] if unpaired else compare_pairs(entries)
+    notes = notes_on(entries, pairs)
     folder = Path(out) if out else DEFAULT / default_name(folders)
     _refuse_run_folder(folder)
     found = [tables.runs_table(entries), *([tables.pairs_table(pairs)] if pairs else []), convergence_table(entries)]
@@ -146,43 +145,20 @@ def _refuse_run_folder(folder: Path) -> None:
         raise CheckpointError(f"--out {folder} is a run folder", hint="name a folder of its own", kept="nothing was written")
 
 
-def notes_on(entries: Sequence[Entry]) -> list[str]:
-    """In what the runs differ beside their settings, and what one run cannot say."""
-    runs = [run for entry in entries for run in entry.runs]
-    notes = []
-    machines = set().union(*(tables.machine(entry) for entry in entries))
-    if len(machines) > 1:
-        parts = "; ".join(f"{name}, {threads} threads, {precision}" for _, name, threads, precision in sorted(machines, key=str))
-        notes.append(f"times and memory are of different machines or settings ({parts}): no word on the fastest")
-    versions = {run.result["environment"].get("packages", {}).get("torch") for run in runs}
-    if len(versions) > 1:
-        notes.append(f"different versions of torch: {', '.join(sorted(map(str, versions)))}")
-    if len({run.result["digests"]["code"] for run in runs}) > 1:
-        notes.append("the code changed between the runs (code digests differ)")
-    if len({run.result["digests"]["data"] for run in runs}) > 1:
-        notes.append(
-            "trained and validated on different images (data digests differ): validation curves are not of the same ones"
-        )
-    for text in dict.fromkeys(note for run in runs for note in run.result["data"].get("notes") or ()):
-        notes.append(f"data: {text}")
-    for entry in entries:
-        if len(set(entry.seeds)) < len(entry.seeds):
-            notes.append(f"{entry.label} has repeats of one seed (seeds {', '.join(map(str, entry.seeds))}): n counts runs")
-    if any(len(entry.runs) == 1 for entry in entries):
-        notes.append("the tests speak of these trained models; whether one recipe beats another takes several seeds of each")
-    return notes
-
-
 def _save_disagreements(folder: Path, pairs: Sequence[Pair], class_names: Sequence[str]) -> Path:
     """only_one_right.csv: of every pair every test image that one side alone gets right."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["first", "second", "right", "position", "true_class", "first_predicted", "second_predicted"])
+    writer.writerow(
+        ["first", "second", "first_seed", "second_seed", "right", "position", "true_class", "first_predicted", "second_predicted"]
+    )
     for pair in pairs:
         labels, answers = pair.runs[0].labels(), [run.predicted() for run in pair.runs]
         for side, positions in zip(("first", "second"), pair.only_right, strict=True):
             for k in positions.tolist():
-                writer.writerow([*pair.names, side, k, class_names[labels[k]], *(class_names[a[k]] for a in answers)])
+                writer.writerow(
+                    [*pair.names, *pair.seeds, side, k, class_names[labels[k]], *(class_names[a[k]] for a in answers)]
+                )
     storage.write_text(folder / "only_one_right.csv", text.getvalue())
     return folder / "only_one_right.csv"
 

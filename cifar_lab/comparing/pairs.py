@@ -44,6 +44,18 @@ class Pair:
     of_several: bool
 
     @property
+    def seeds(self) -> tuple[int, int]:
+        """Of the two whose answers are compared."""
+        first, second = (run.result["seed"] for run in self.runs)
+        return first, second
+
+    @property
+    def sides(self) -> tuple[str, str]:
+        """What heads their answers: their labels, with their seeds where a label stands for several runs."""
+        first, second = (f"{name} (seed {seed})" for name, seed in zip(self.names, self.seeds, strict=True))
+        return (first, second) if self.of_several else self.names
+
+    @property
     def only_right(self) -> tuple[np.ndarray, np.ndarray]:
         """Positions in the test set that only the first gets right, and only the second."""
         first, second = (run.predicted() == run.labels() for run in self.runs)
@@ -56,7 +68,7 @@ class Pair:
         lead, other = first, second
         if counts.difference < 0:
             lead, other, low, high = second, first, -high, -low
-        seeds = f" (seeds {self.runs[0].result['seed']} and {self.runs[1].result['seed']})" if self.of_several else ""
+        seeds = f" (seeds {self.seeds[0]} and {self.seeds[1]})" if self.of_several else ""
         size = f"{100 * abs(counts.difference):.2f} points"
         if counts.difference:
             text = f"{lead} is {size} more accurate than {other}{seeds}"
@@ -75,6 +87,8 @@ class Pair:
         return {
             "first": self.names[0],
             "second": self.names[1],
+            "first_seed": self.seeds[0],
+            "second_seed": self.seeds[1],
             "runs": [str(run.path) for run in self.runs],
             "images": counts.images,
             "both_right": counts.both,

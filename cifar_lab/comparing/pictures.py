@@ -58,7 +58,7 @@ def draw_difference(folder: Path, pair: Pair, class_names: Sequence[str], format
     size = contrast.difference_size(class_names)
     return save_figure(
         folder / "confusion_difference",
-        lambda figure: contrast.draw_difference(figure, difference, class_names, *pair.names),
+        lambda figure: contrast.draw_difference(figure, difference, class_names, *pair.sides),
         *size,
         formats,
     )
@@ -89,7 +89,7 @@ def draw_only_one_right(
             first.labels(),
             (first.predicted(), second.predicted()),
             class_names,
-            pair.names,
+            pair.sides,
             most=_PICTURES,
             seed=_SEED,
         ),

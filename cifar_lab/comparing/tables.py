@@ -100,21 +100,25 @@ def accuracy_interval(entry: Entry) -> tuple[float, float]:
 
 def pairs_table(pairs: Sequence[Pair]) -> Table:
     """A row per pair: who gets right what, difference, interval, p."""
+    sides = {pair.names: pair.sides for pair in pairs}
     columns = [
-        Column("first", lambda row: row["first"], is_number=False),
-        Column("second", lambda row: row["second"], is_number=False),
+        Column("first", lambda row: sides[row["first"], row["second"]][0], is_number=False),
+        Column("second", lambda row: sides[row["first"], row["second"]][1], is_number=False),
         Column("only first right", lambda row: f"{row['only_first_right']:,}"),
         Column("only second right", lambda row: f"{row['only_second_right']:,}"),
         Column("difference", lambda row: points(row["difference"])),
         Column("95 % interval", lambda row: f"{points(row['difference_low'])} to {points(row['difference_high'])}"),
         Column("p (Holm)" if len(pairs) > 1 else "p", lambda row: p_text(row["mcnemar_p_holm"])[2:].removeprefix("= ")),
     ]
-    if any(pair.mean_interval for pair in pairs):
-        columns.append(Column("mean over shared seeds", _over_seeds))
     caption = (
         "Differences of test accuracy in percentage points, first less second, on the same images: Tango's 95 % interval"
         f" and McNemar's exact test{', corrected by Holm for the number of pairs' if len(pairs) > 1 else ''}."
     )
+    if any(pair.of_several for pair in pairs):
+        caption += " Where a side has several seeds, these are of the one in brackets."
+    if any(pair.mean_interval for pair in pairs):
+        columns.append(Column("mean over shared seeds", _over_seeds))
+        caption += " The mean over shared seeds is of the configurations, with its 95 % t interval."
     return Table("pairs", caption, columns, [pair.plain() for pair in pairs])
 
 
@@ -133,6 +137,8 @@ def classes_table(pair: Pair, class_names: Sequence[str]) -> Table:
             {
                 "class": name,
                 "images": counts.images,
+                "first_seed": pair.seeds[0],
+                "second_seed": pair.seeds[1],
                 "recall_first": float(right[0][own].mean()),
                 "recall_second": float(right[1][own].mean()),
                 "difference": counts.difference,
@@ -143,12 +149,13 @@ def classes_table(pair: Pair, class_names: Sequence[str]) -> Table:
     columns = [
         Column("class", lambda row: row["class"], is_number=False),
         Column("images", lambda row: f"{row['images']:,}"),
-        Column(pair.names[0], _fraction("recall_first")),
-        Column(pair.names[1], _fraction("recall_second")),
+        Column(pair.sides[0], _fraction("recall_first")),
+        Column(pair.sides[1], _fraction("recall_second")),
         Column("difference", lambda row: points(row["difference"])),
         Column("95 % interval", lambda row: f"{points(row['difference_low'])} to {points(row['difference_high'])}"),
     ]
-    caption = "Recall of each class in percent, and the difference in percentage points with its 95 % interval (Tango)."
+    of = f", {' and '.join(pair.sides)}" if pair.of_several else ""
+    caption = f"Recall of each class in percent{of}, and the difference in percentage points with its 95 % interval (Tango)."
     return Table("classes", f"{caption} Intervals are of one class each, not corrected for their number.", columns, rows)
 
 
