@@ -227,7 +227,7 @@ def test_seeds_of_one_configuration_are_put_together(tmp_path):
     differences = [accuracies[0][2] - accuracies[1][0], accuracies[0][0] - accuracies[1][1]]
     interval = scipy_stats.t.interval(0.95, 1, np.mean(differences), np.std(differences, ddof=1) / math.sqrt(2))
     assert (pair["mean_difference_low"], pair["mean_difference_high"]) == pytest.approx(interval)
-    assert "(seeds 1 and 1)" in sentences(made)[0]
+    assert "small_cnn lr=0.01 (seed 1) is 2.70 points more accurate than small_cnn lr=0.5 (seed 1)" in sentences(made)[0]
     assert "Over 2 shared seeds small_cnn lr=0.01 less small_cnn lr=0.5 is" in sentences(made)[0]
     assert " ± " in (tmp_path / "out" / "runs.md").read_text()
 
@@ -253,6 +253,8 @@ def test_what_is_of_one_seed_names_it(several):
         with (several.folder / f"{name}.csv").open() as stream:
             assert {(row["first_seed"], row["second_seed"]) for row in csv.DictReader(stream)} == {("3", "7")}
     right = [np.equal(*answers(several.folder.parent / name)).mean() for name in ("s3", "single")]
+    ahead = f"{second} is {100 * (right[1] - right[0]):.2f} points more accurate than {first} ("
+    assert sentences(several)[0].startswith(ahead)
     assert tables["pairs"].cells[0][4] == f"{100 * (right[0] - right[1]):+.2f}".replace("-", "−")
 
 

@@ -63,17 +63,13 @@ class Pair:
 
     def sentence(self) -> str:
         """What the pair says, in words."""
-        counts, (first, second) = self.counts, self.names
+        counts, (first, second) = self.counts, self.sides
         low, high = 100 * self.interval.low, 100 * self.interval.high
         lead, other = first, second
         if counts.difference < 0:
             lead, other, low, high = second, first, -high, -low
-        seeds = f" (seeds {self.seeds[0]} and {self.seeds[1]})" if self.of_several else ""
         size = f"{100 * abs(counts.difference):.2f} points"
-        if counts.difference:
-            text = f"{lead} is {size} more accurate than {other}{seeds}"
-        else:
-            text = f"{lead} and {other}{seeds} are equally accurate"
+        text = f"{lead} is {size} more accurate than {other}" if counts.difference else f"{lead} and {other} are equally accurate"
         word = "chance alone would rarely give this" if self.p_holm < LEVEL else "chance alone could give this"
         return (
             f"{text} (95 % interval {low:+.2f} to {high:+.2f}); {word} (McNemar's exact test, {p_text(self.p_holm)})."
