@@ -133,6 +133,29 @@ def test_best_for_follows_the_rule(two):
     assert any("times and memory are of different machines" in note for note in notes_on(different, []))
 
 
+@pytest.mark.parametrize("is_shared", [False, True])
+def test_seconds_of_a_shared_device_win_nothing(tmp_path, is_shared):
+    """The second of two configurations takes twice as long in twice the memory, and answers twice as slowly."""
+    folders = [variant(tmp_path, f"lr{k}", source=MOBILENET, optimizer__lr=float(k)) for k in (1, 2)]
+    for k, folder in enumerate(folders, 1):
+        result = json.loads((folder / "result.json").read_text())
+        call_ms = {"p50": 1.0 * k}
+        result["cost"] |= {"train_s": 60.0 * k, "peak_memory_mib": 500.0 * k, "latency": {"batch_1": {"call_ms": call_ms}}}
+        result["cost"]["shared"] = is_shared and k == 2
+        (folder / "result.json").write_text(json.dumps(result))
+    entries = load_entries(folders)
+    assert best_for(entries) == [[] if is_shared else ["fastest to train", "fastest to answer", "least memory"], []]
+    runs, reached = runs_table(entries), convergence_table(entries)
+    cells = [dict(zip([column.title for column in runs.columns], line, strict=True)) for line in runs.cells]
+    assert [cell["training"] for cell in cells] == ["60 s", "2.0 min*" if is_shared else "2.0 min"]
+    assert [cell["peak memory"] for cell in cells] == ["500 MiB", "1,000 MiB*" if is_shared else "1,000 MiB"]
+    assert [cell["latency"] for cell in cells] == ["1.00 ms", "2.00 ms*" if is_shared else "2.00 ms"]
+    assert [row["shared_device"] for row in runs.rows] == [False, is_shared]
+    assert [cell.endswith("*") for cell in reached.cells[0][1:]] == [False, is_shared]
+    assert runs.caption.endswith("*: other runs had the same device at the same time.") == is_shared
+    assert any("of mobilenet_like lr=2.0 were measured beside other runs" in note for note in notes_on(entries, [])) == is_shared
+
+
 def test_convergence_is_read_from_the_rows(two):
     rows = [json.loads(line) for line in (MOBILENET / "metrics.jsonl").read_text().splitlines()]
     found = two.plain()["entries"][0]["convergence"][0]

@@ -8,7 +8,7 @@ import numpy as np
 from cifar_lab.analysis.convergence import MILESTONES, milestones
 from cifar_lab.analysis.typeset import Column, Row, Table
 from cifar_lab.comparing.entries import Entry, before_s
-from cifar_lab.comparing.tables import DASH, duration
+from cifar_lab.comparing.tables import DASH, SHARED, duration, marked
 
 
 def convergence(entries: Sequence[Entry]) -> list[list[list[dict[str, Any]]]]:
@@ -40,6 +40,8 @@ def convergence_table(entries: Sequence[Entry]) -> Table:
     caption = "First epoch and seconds of training with validation until a validation accuracy is reached."
     if any(not entry.validated for entry in entries):
         caption += f" {DASH}: no validation accuracy was measured."
+    if any(entry.is_shared for entry in entries):
+        caption += f" {SHARED}"
     return Table("convergence", caption, columns, rows)
 
 
@@ -52,6 +54,7 @@ def _milestone(entry: Entry) -> Callable[[Row], str]:
         if not n:
             return f"never{share}"
         epoch = f"{row[f'{entry.label} epoch']:.1f}".removesuffix(".0")
-        return f"epoch {epoch}, {duration(row[f'{entry.label} seconds'])}{share}"
+        seconds = marked(duration(row[f"{entry.label} seconds"]), entry.is_shared)
+        return f"epoch {epoch}, {seconds}{share}"
 
     return show

@@ -75,6 +75,11 @@ class Entry:
         """How many of the runs measured a validation accuracy, without which no milestone can be seen."""
         return sum(any(row.get("val_accuracy") is not None for row in run.rows) for run in self.runs)
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether other runs had the device of one of them at the same time, which its times show."""
+        return any(run.result["cost"].get("shared") for run in self.runs)
+
     def values(self, measure: str) -> list[float]:
         """A row of ``MEASURES`` run by run; empty where a run has none."""
         found = [MEASURES[measure](run) for run in self.runs]

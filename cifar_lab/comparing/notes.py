@@ -22,6 +22,11 @@ def notes_on(entries: Sequence[Entry], pairs: Sequence[Pair]) -> list[str]:
     if len(machines) > 1:
         parts = "; ".join(f"{name}, {threads} threads, {precision}" for _, name, threads, precision in sorted(machines, key=str))
         notes.append(f"times and memory are of different machines or settings ({parts}): no word on the fastest")
+    if shared := [entry.label for entry in entries if entry.is_shared]:
+        names = ", ".join(shared)
+        notes.append(
+            f"times and memory (*) of {names} were measured beside other runs on the same device: no word on the fastest"
+        )
     versions = {run.result["environment"].get("packages", {}).get("torch") for run in runs}
     if len(versions) > 1:
         notes.append(f"different versions of torch: {', '.join(sorted(map(str, versions)))}")

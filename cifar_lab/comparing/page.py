@@ -63,6 +63,7 @@ class Comparison:
                     "test_accuracy_low": low,
                     "test_accuracy_high": high,
                     "test_accuracy_interval": "Wilson, 95 %" if len(entry.runs) == 1 else "mean plus and minus one sd",
+                    "shared_device": entry.is_shared,
                     "best_for": best,
                     "validated": entry.validated,
                     "convergence": runs,

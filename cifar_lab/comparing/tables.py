@@ -20,9 +20,11 @@ BEST = {
 BEST_RULE = (
     "best for: highest mean test accuracy, fewest parameters, fewest MACs, shortest training, lowest latency, least peak memory;"
     " equals share a word, and where all are equal nobody gets it. Seconds and memory count only where all runs were"
-    " measured alike: device, threads, precision."
+    " measured alike: device, threads, precision, and no run beside others on the same device."
 )
 DASH = "-"
+SHARED = "*: other runs had the same device at the same time."
+"""What ``marked`` means, for captions."""
 
 
 def machine(entry: Entry) -> set[tuple[Any, ...]]:
@@ -37,7 +39,8 @@ def machine(entry: Entry) -> set[tuple[Any, ...]]:
 
 def best_for(entries: Sequence[Entry]) -> list[list[str]]:
     """Words for each entry by the stated rule."""
-    alike = len(set().union(*(machine(entry) for entry in entries))) == 1
+    one_machine = len(set().union(*(machine(entry) for entry in entries))) == 1
+    alike = one_machine and not any(entry.is_shared for entry in entries)
     words: list[list[str]] = [[] for _ in entries]
     for measure, (word, best) in BEST.items():
         means = [entry.mean(measure) for entry in entries]
@@ -63,6 +66,7 @@ def runs_table(entries: Sequence[Entry]) -> Table:
             row[f"{measure}_sd"] = entry.sd(measure)
             if measure == "test_accuracy":
                 row |= {"test_accuracy_low": low, "test_accuracy_high": high}
+        row["shared_device"] = entry.is_shared
         rows.append({**row, "best_for": ", ".join(words), "folders": " ".join(str(run.path) for run in entry.runs)})
     several = any(len(entry.runs) > 1 for entry in entries)
     columns = [
@@ -72,12 +76,12 @@ def runs_table(entries: Sequence[Entry]) -> Table:
         Column("precision", _fraction("precision_macro")),
         Column("recall", _fraction("recall_macro")),
         Column("F1", _fraction("f1_macro")),
-        Column("training", lambda row: duration(row["train_s"])),
+        Column("training", lambda row: marked(duration(row["train_s"]), row["shared_device"])),
         Column("epochs", lambda row: f"{row['epochs']:.0f}"),
         Column("parameters", lambda row: f"{row['num_params']:,.0f}"),
         Column("MACs", lambda row: short_count(row["macs"])),
-        *([Column("latency", lambda row: _unit(row["latency_ms"], "ms"))] if _any(rows, "latency_ms") else []),
-        *([Column("peak memory", lambda row: _unit(row["peak_memory_mib"], "MiB"))] if _any(rows, "peak_memory_mib") else []),
+        *([Column("latency", _measured("latency_ms", "ms"))] if _any(rows, "latency_ms") else []),
+        *([Column("peak memory", _measured("peak_memory_mib", "MiB"))] if _any(rows, "peak_memory_mib") else []),
         Column("best for", lambda row: row["best_for"] or DASH, is_number=False),
     ]
     means = " Means ± standard deviations over n seeds." if several else ""
@@ -85,6 +89,8 @@ def runs_table(entries: Sequence[Entry]) -> Table:
         "Test accuracy (with its 95 % Wilson interval), macro precision, recall and F1, and cost. Training with validation."
         f" MACs of one image{', latency of one image (median)' if _any(rows, 'latency_ms') else ''}.{means}"
     )
+    if any(entry.is_shared for entry in entries):
+        caption += f" {SHARED}"
     return Table("runs", caption, columns, rows)
 
 
@@ -164,6 +170,11 @@ def points(difference: float) -> str:
     return f"{100 * difference:+.2f}".replace("-", "−")
 
 
+def marked(text: str, is_shared: bool) -> str:
+    """A time or a peak of memory; see ``SHARED``."""
+    return f"{text}*" if is_shared and text != DASH else text
+
+
 def duration(seconds: float | None) -> str:
     """Seconds, minutes or hours, by size."""
     if seconds is None:
@@ -178,6 +189,10 @@ def _accuracy(row: Row) -> str:
     if row["n"] > 1:
         return f"{mean} ± {100 * row['test_accuracy_sd']:.2f} %"
     return f"{mean} % ({100 * row['test_accuracy_low']:.1f} to {100 * row['test_accuracy_high']:.1f})"
+
+
+def _measured(name: str, unit: str) -> Callable[[Row], str]:
+    return lambda row: marked(_unit(row[name], unit), row["shared_device"])
 
 
 def _fraction(name: str) -> Callable[[Row], str]:
