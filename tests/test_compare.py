@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 from cifar_lab.cli import app
 from cifar_lab.comparing import pictures
 from cifar_lab.comparing.convergence import convergence_table
-from cifar_lab.comparing.entries import default_name, load_entries
+from cifar_lab.comparing.entries import default_name, load_entries, split_sweep
 from cifar_lab.comparing.notes import notes_on
 from cifar_lab.comparing.page import compare, sentences
 from cifar_lab.comparing.pairs import compare_pairs
@@ -415,6 +415,28 @@ def test_parts_of_different_runs_are_refused(tmp_path):
     said = command(SMALL, mixed)
     assert said.exit_code == 4
     assert f"{mixed}: result.json and the saved predictions do not belong together" in said.stderr
+
+
+def test_a_star_behind_a_sweep_means_its_runs(tmp_path):
+    """What a sweep leaves beside its runs: plan, facts, reports, their tables, and a run of older code that was set aside."""
+    sweep = tmp_path / "sweep"
+    names = [variant(sweep, f"lr={k}", flips=k, optimizer__lr=float(k)).name for k in (1, 2)]
+    (sweep / "plan.json").write_text(json.dumps({"jobs": [{"name": name} for name in names]}))
+    variant(sweep, "lr=2.bad-1", optimizer__lr=2.0)
+    for file in ("facts.json", "report.csv", "report.html", "report.json", "tables/runs.csv"):
+        (sweep / file).parent.mkdir(exist_ok=True)
+        (sweep / file).write_text("{}")
+    starred = sorted(sweep.glob("*"))
+    assert len(starred) == 9
+    said = command(*starred, "--unpaired", "--out", tmp_path / "out", "--json")
+    assert said.exit_code == 0, said.stderr
+    assert [entry["folders"] for entry in json.loads(said.stdout)["entries"]] == [[str(sweep / name)] for name in names]
+    (line,) = said.stderr.splitlines()
+    assert line.endswith(": facts.json, lr=2.bad-1, plan.json, report.csv, report.html, report.json, tables")
+    chosen = [str(sweep / name) for name in ("lr=2.bad-1", "lr=2", "report.json")]
+    assert split_sweep(chosen) == (chosen, []), "what is named without the plan is meant"
+    (sweep / "plan.json").write_text("[]")
+    assert command(*starred).stderr.startswith(f"cifar-lab: error[E-CKPT]: {sweep / 'plan.json'} is no plan of a sweep")
 
 
 def test_default_names_tell_comparisons_apart():

@@ -10,7 +10,10 @@ from cifar_lab.cli.app import app
 @app.command()
 def compare(
     runs: Annotated[
-        list[str], typer.Argument(help="Folders of finished runs, or evidence below outputs/reference; two or more.")
+        list[str],
+        typer.Argument(
+            help="Folders of finished runs, or evidence below outputs/reference; two or more. SWEEP/*: all of a sweep."
+        ),
     ],
     out: Annotated[str | None, typer.Option(help="Where it goes; default outputs/compare/NAMES.")] = None,
     tables: Annotated[str, typer.Option(help="Formats of the tables: csv, md, tex.")] = "csv,md",
@@ -31,13 +34,21 @@ def compare(
       cifar-lab compare outputs/reference/d1_* --tables csv,md,tex --figures png,pdf
       cifar-lab compare outputs/sweeps/SWEEP/* --out outputs/compare/mine --json
     """
+    import sys
+    from pathlib import Path
+
     from cifar_lab.errors import guarded
 
     def work() -> None:
         from cifar_lab.comparing import page
+        from cifar_lab.comparing.entries import split_sweep
 
+        folders, left_out = split_sweep(runs)
+        if left_out:
+            names = ", ".join(Path(one).name for one in left_out)
+            print(f"left out, because the sweep has planned no runs of these names: {names}", file=sys.stderr)
         made = page.compare(
-            runs,
+            folders,
             out=out,
             table_formats=[name.strip() for name in tables.split(",")],
             figure_formats=[name.strip() for name in figures.split(",")],

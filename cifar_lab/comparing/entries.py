@@ -10,12 +10,13 @@ import numpy as np
 
 from cifar_lab import storage
 from cifar_lab.differing import differing, words
-from cifar_lab.errors import CheckpointError, ConfigError
+from cifar_lab.errors import CheckpointError, ConfigError, DataError
 from cifar_lab.runs import without_seed
 from cifar_lab.saved import SavedRun, load_run
 
 _LONGEST_LABEL = 60
 _MAX_DIFFERING = 3
+_PLAN = "plan.json"  # of a sweep's folder
 _MAX_ENTRIES = 24
 """As many lines as pictures have colors and dashes for."""
 
@@ -94,6 +95,33 @@ class Entry:
         """Standard deviation over runs (n - 1); None for a single run."""
         values = self.values(measure)
         return statistics.stdev(values) if len(values) > 1 else None
+
+
+def split_sweep(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """What ``SWEEP/*`` means: the runs that the sweep has planned, without what else lies beside its plan.json.
+
+    Where plan.json is none of the arguments, they were chosen one by one, and all are kept.
+
+    Returns:
+        The runs, and what was left out.
+
+    Raises:
+        CheckpointError: A plan.json cannot be read.
+    """
+    planned = {path.resolve().parent: _planned(path) for path in map(Path, arguments) if path.name == _PLAN and path.is_file()}
+    kept, left_out = [], []
+    for argument in arguments:
+        place = Path(argument).resolve()
+        names = planned.get(place.parent)
+        (kept if names is None or place.name in names else left_out).append(argument)
+    return kept, left_out
+
+
+def _planned(path: Path) -> set[str]:
+    try:
+        return {job["name"] for job in storage.read_json(path)["jobs"]}
+    except (DataError, OSError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path} is no plan of a sweep", hint="name the folders of its runs one by one") from error
 
 
 def load_entries(folders: Sequence[Path | str]) -> list[Entry]:
