@@ -19,7 +19,7 @@ from cifar_lab.analysis.figures import check_formats, save_layout
 from cifar_lab.analysis.made import LeftOut, Made
 from cifar_lab.errors import CheckpointError, ConfigError, DataError, LabError
 from cifar_lab.explain import did_you_mean
-from cifar_lab.saved import SavedRun, load_run
+from cifar_lab.saved import EVIDENCE, SavedRun, load_run
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from cifar_lab.data.sets import ImageSet
 
 RECORD = "analysis.json"
+DEFAULT = Path("outputs/analyze")
+"""Where analyses of evidence go."""
 
 
 class Subject:
@@ -152,7 +154,7 @@ def analyze(
 
     Args:
         path: Folder of a finished run, or of evidence.
-        out: Where to write; None: into that folder.
+        out: Where to write; None: into that folder, or of evidence, which stays as it is, into outputs/analyze/NAME.
         only: Rows of ``ANALYSES``; none: all.
         formats: Of the pictures; a row of ``figures.FORMATS`` each.
         options: Keywords for the analyses that name them, such as ``layer``; None is not given.
@@ -162,7 +164,7 @@ def analyze(
         ``run``, ``folder``, ``files``, ``lines`` (to be printed), ``left_out`` (what -> why) and ``analyses`` (name -> numbers).
 
     Raises:
-        ConfigError: An analysis, option or format that does not fit; nothing is written then.
+        ConfigError: An analysis, option, format or ``out`` that does not fit; nothing is written then.
         LabError: An analysis that was asked for by name cannot be made; the others are written.
     """
     names = _chosen(only)
@@ -170,10 +172,10 @@ def analyze(
     given = {key: value for key, value in (options or {}).items() if value is not None}
     _check_used(names, given)
     subject = Subject(load_run(path), data_root)
+    folder = _folder(subject.saved, out)
     made, failed = _make(names, subject, given)
     if data_root is not None and not subject.asked_for_images:
         raise ConfigError("--data-root: nothing that was asked for looks at images")
-    folder = out or path
     storage.make_folder(folder)
     files: list[Path] = []
     for one in made.values():
@@ -192,6 +194,13 @@ def analyze(
         **{"run": subject.name, "folder": str(folder), "files": [file.name for file in files] + [RECORD]},
         **{"lines": [line for one in made.values() for line in one.lines], "left_out": left_out, "analyses": numbers},
     }
+
+
+def _folder(run: SavedRun, out: Path | None) -> Path:
+    """Where to write."""
+    if out is not None and (out / EVIDENCE).is_file():
+        raise ConfigError(f"--out {out} is evidence, which stays as it was kept", hint="name another folder")
+    return out or (DEFAULT / run.path.resolve().name if run.is_evidence else run.path)
 
 
 def _chosen(only: Sequence[str]) -> list[str]:

@@ -137,7 +137,7 @@ class SavedRun:
     @property
     def has_logits(self) -> bool:
         """Whether it kept logits; evidence has predicted classes and confidences only."""
-        return not self._is_evidence
+        return not self.is_evidence
 
     def logits(self, split: str = "test") -> np.ndarray:
         """float32 [N, K], in the set's order."""
@@ -145,7 +145,7 @@ class SavedRun:
 
     def labels(self, split: str = "test") -> np.ndarray:
         """int64 [N]."""
-        if self._is_evidence and split == "test":
+        if self.is_evidence and split == "test":
             return self.arrays["labels"].astype(np.int64)
         return self._saved(f"{split}_labels", split)
 
@@ -159,13 +159,13 @@ class SavedRun:
 
     def predicted(self, split: str = "test") -> np.ndarray:
         """int64 [N], the most probable class."""
-        if self._is_evidence and split == "test":
+        if self.is_evidence and split == "test":
             return self.arrays["predicted"].astype(np.int64)
         return self.logits(split).argmax(axis=1)
 
     def confidence(self, split: str = "test") -> np.ndarray:
         """float64 [N], probability of the most probable class."""
-        if self._is_evidence and split == "test":
+        if self.is_evidence and split == "test":
             return self.arrays["confidence"].astype(np.float64)
         return self.probs(split).max(axis=1)
 
@@ -233,13 +233,14 @@ class SavedRun:
         return found
 
     @property
-    def _is_evidence(self) -> bool:
+    def is_evidence(self) -> bool:
+        """Whether it is a folder of evidence, whose files are listed by their digests and stay as they are."""
         return not (self.path / PREDICTIONS).is_file() and (self.path / EVIDENCE).is_file()
 
     @cached_property
     def arrays(self) -> dict[str, np.ndarray]:
         """Everything that the file of predictions holds."""
-        path = self.path / (EVIDENCE if self._is_evidence else PREDICTIONS)
+        path = self.path / (EVIDENCE if self.is_evidence else PREDICTIONS)
         try:
             with np.load(path, allow_pickle=False) as saved:
                 return {name: saved[name] for name in saved.files}
@@ -251,7 +252,7 @@ class SavedRun:
             raise ValueError(f"split={split}; must be one of {', '.join(SPLITS)}")
         if name in self.arrays:
             return self.arrays[name]
-        if self._is_evidence:
+        if self.is_evidence:
             raise CheckpointError(
                 f"{self.path} is evidence: labels, predicted classes and confidences of the test set only",
                 hint="name the run folder itself, or train it again: see its command.txt",

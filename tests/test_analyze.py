@@ -117,8 +117,11 @@ def test_what_the_model_sees_gives_the_logits_that_were_saved(finished):
 
 def test_evidence_gets_what_its_files_allow(finished, tmp_path, monkeypatch):
     kept = reference.keep(finished, "kept", tmp_path)
+    before = {path.name: path.read_bytes() for path in kept.iterdir()}
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(cifar_lab.analyze, "save_layout", lambda path, layout, formats: [path])  # drawn elsewhere
     made = cifar_lab.analyze.analyze(kept)
+    assert made["folder"] == "outputs/analyze/kept"
     assert made["left_out"] == {
         "features": f"{kept} kept no weights",
         "kernels": f"{kept} kept no weights",
@@ -128,7 +131,11 @@ def test_evidence_gets_what_its_files_allow(finished, tmp_path, monkeypatch):
     said = call(kept, "--only", "findings,kernels")
     assert (said.code, said.out) == (4, "")
     assert said.err.startswith(f"cifar-lab: error[E-CKPT]: {kept} kept no weights")
-    assert (kept / "findings.md").is_file(), "what can be made is"
+    assert (tmp_path / "outputs/analyze/kept/findings.md").is_file(), "what can be made is"
+    said = call(kept, "--only", "findings", "--out", kept)
+    assert (said.code, said.out) == (2, "")
+    assert f"--out {kept} is evidence, which stays as it was kept" in said.err
+    assert {path.name: path.read_bytes() for path in kept.iterdir()} == before
 
 
 def test_without_its_data_the_run_keeps_all_but_pictures_of_images(finished, tmp_path, monkeypatch):

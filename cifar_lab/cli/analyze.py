@@ -17,7 +17,9 @@ def _complete_analysis(incomplete: str) -> list[str]:
 @app.command(short_help="Draw and count what a finished run shows, with findings in words.")
 def analyze(
     run: Annotated[str, typer.Argument(help="Folder of a finished run, or of evidence in outputs/reference.")],
-    out: Annotated[str | None, typer.Option(help="Write into this folder instead of the run's.")] = None,
+    out: Annotated[
+        str | None, typer.Option(help="Write into this folder instead of the run's, or of outputs/analyze/NAME for evidence.")
+    ] = None,
     only: Annotated[
         str,
         typer.Option(
@@ -39,7 +41,8 @@ def analyze(
     """Draw and count what a finished run shows, and say it in words.
 
     Everything comes from the predictions and weights that the run saved. What they do not allow is left out and named.
-    The findings are printed; pictures, findings.md and findings.json are written into the run's folder.
+    The findings are printed; pictures, findings.md and findings.json are written into the run's folder, or for evidence, which
+    stays as it was kept, into outputs/analyze/NAME.
 
     \b
     Examples:
