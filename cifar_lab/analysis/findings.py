@@ -40,7 +40,7 @@ def answer_findings(run: Run) -> list[Finding]:
     table = class_table(predicted, labels, run.class_names)
     found = [_counts(labels, predicted), _classes(table), _pairs(labels, predicted, run.class_names, table)]
     sure = _calibration(run)
-    of_sure = f"{source}, confidence" if not run.has_logits else source
+    of_sure = source if run.has_logits else f"{source}, confidence; result.json: metrics.test.ece"
     of_sure += ", val_logits, val_labels" if sure["numbers"]["temperature"] is not None else ""
     return [*({**finding, "source": source} for finding in found), {**sure, "source": of_sure}]
 

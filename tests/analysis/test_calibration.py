@@ -19,6 +19,16 @@ def slow_nll(logits: np.ndarray, labels: np.ndarray, temperature: float) -> floa
     return float(torch.nn.functional.cross_entropy(scaled, torch.from_numpy(labels)))
 
 
+def test_the_ece_of_evidence_is_the_one_that_was_measured():
+    """Rounded to float16, some of 20,000 confidences fall into the bin beside their own."""
+    run = FakeRun(count=20_000, evidence=True, sharpness=2.5)
+    logits, labels = (torch.from_numpy(values) for values in run._answers["test"])
+    measured = multiclass_calibration_error(logits.double().softmax(1), labels, 10, n_bins=15).item()
+    assert calibration(run).numbers["before"]["ece"] == pytest.approx(measured, abs=1e-6)
+    rounded = reliability(run.confidence("test"), run.predicted("test") == run.labels("test"))
+    assert rounded["ece"] != pytest.approx(measured, abs=1e-4)
+
+
 @pytest.mark.parametrize("sharpness", [0.3, 1.0, 4.0])
 @pytest.mark.parametrize("num_classes", [2, 10])
 def test_the_temperature_is_the_one_a_minimizer_finds(sharpness, num_classes):
