@@ -19,7 +19,7 @@ from scipy import stats
 from cifar_lab import pipeline, runs, runtime, schema
 from cifar_lab.config import Config, flatten, to_plain
 from cifar_lab.display import say
-from cifar_lab.errors import CheckpointError, ConfigError
+from cifar_lab.errors import ConfigError, LabError
 from cifar_lab.plugins import plugin_files
 from cifar_lab.reference import compact
 from cifar_lab.saved import SavedRun, load_run
@@ -62,12 +62,13 @@ def rerun(path: Path, places: Sequence[str] = (), out: Path | None = None) -> tu
     config = _config(old, places)
     for line in _differences_around(old, config):
         say(f"differs: {line}")
+    seeds = siblings(old)  # read before hours of training: what is damaged around the run must not cost its verdict
     folder = out or Path("outputs/reruns") / f"{old.path.resolve().name}-{runs.code_digest(plugin_files())[:8]}"
     pipeline.run(config, folder, [*old.overrides, *places])
     new = load_run(folder)
     if (was := old.result["digests"]["data"]) != (found := new.result["digests"]["data"]):
         say(f"differs: data ({was[:8]} -> {found[:8]})")
-    return new, compare(old, new, siblings(old))
+    return new, compare(old, new, seeds)
 
 
 def _config(old: SavedRun, places: Sequence[str]) -> Config:
@@ -114,7 +115,7 @@ def siblings(run: SavedRun) -> list[SavedRun]:
             other = load_run(folder)
             if runs.without_seed(other.config) == key:
                 found.setdefault(other.config["seed"], other)
-        except CheckpointError:
+        except LabError:  # whatever is wrong with a neighbour, it is no seed to count
             continue
     return list(found.values())
 

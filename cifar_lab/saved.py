@@ -18,7 +18,7 @@ import numpy as np
 import yaml
 
 from cifar_lab import storage
-from cifar_lab.errors import CheckpointError, LabError
+from cifar_lab.errors import CheckpointError, DataError, LabError
 from cifar_lab.metrics import softmax
 
 if TYPE_CHECKING:
@@ -45,7 +45,10 @@ def load_run(path: Path | str, *, tested: bool = True) -> "SavedRun":
         raise CheckpointError(
             f"{path} is no run folder: it has no result.json", hint="`cifar-lab train` prints the folder of a run at its end"
         )
-    result = storage.read_json(path / "result.json")
+    try:
+        result = storage.read_json(path / "result.json")
+    except (OSError, DataError) as error:
+        raise CheckpointError(error.what if isinstance(error, DataError) else f"{path / 'result.json'}: {error}") from error
     if not isinstance(result, dict) or not {"status", "digests"} <= result.keys():
         raise CheckpointError(f"{path / 'result.json'} is not one of cifar-lab")
     if result["status"] != "done":
@@ -55,6 +58,9 @@ def load_run(path: Path | str, *, tested: bool = True) -> "SavedRun":
             f"{path} was never tested: it is a trial of a search",
             hint=f"its overrides.txt with hydra.run.dir={path} behind `cifar-lab train` tests it, without training again",
         )
+    metrics = result.get("metrics")
+    if not isinstance(metrics, dict) or (tested and not isinstance(metrics.get("test"), dict)):
+        raise CheckpointError(f"{path / 'result.json'} has no metrics{' of the test set' if tested else ''}")
     return SavedRun(path, result)
 
 
@@ -117,10 +123,14 @@ class SavedRun:
     @cached_property
     def config(self) -> dict[str, Any]:
         """The resolved configuration, as config.yaml holds it."""
+        path = self.path / "config.yaml"
         try:
-            return yaml.safe_load((self.path / "config.yaml").read_text(encoding="utf-8"))
-        except (OSError, yaml.YAMLError) as error:
-            raise CheckpointError(f"{self.path / 'config.yaml'} cannot be read: {error}") from error
+            plain = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            raise CheckpointError(f"{path} cannot be read: {error}") from error
+        if not isinstance(plain, dict) or "seed" not in plain:
+            raise CheckpointError(f"{path} is no configuration of cifar-lab")
+        return plain
 
     @cached_property
     def overrides(self) -> list[str]:

@@ -121,6 +121,30 @@ def test_seeds_of_one_configuration_are_found_beside_a_run(finished, tmp_path):
     assert [run.path.name for run in found] == ["a", "b"]
 
 
+def test_damaged_neighbours_are_no_seeds(finished, tmp_path):
+    """Of four neighbours with other seeds three are damaged, each in its own way; none of them costs the verdict."""
+    plain, result = (finished / "config.yaml").read_text(), (finished / "result.json").read_text()
+    assert "\nseed: 0\n" in f"\n{plain}"
+    for seed, name in enumerate(("first", "good", "cut", "bytes", "empty")):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "config.yaml").write_text(f"\n{plain}".replace("\nseed: 0\n", f"\nseed: {seed}\n"))
+        (folder / "result.json").write_text(result)
+    (tmp_path / "cut" / "result.json").write_text(result[:300])
+    (tmp_path / "bytes" / "config.yaml").write_bytes(b"\xff\xfe\x00")
+    (tmp_path / "empty" / "result.json").write_text(json.dumps({**json.loads(result), "metrics": None}))
+    assert [run.path.name for run in rerun.siblings(load_run(tmp_path / "first"))] == ["first", "good"]
+
+
+def test_neighbours_are_read_before_the_training(finished, tmp_path, monkeypatch):
+    done = []
+    monkeypatch.setattr(rerun, "siblings", lambda run: done.append("neighbours"))
+    monkeypatch.setattr(rerun.pipeline, "run", lambda *arguments: done.append("training"))
+    with pytest.raises(CheckpointError, match="is no run folder"):  # nothing was trained
+        rerun.rerun(finished, out=tmp_path / "again")
+    assert done == ["neighbours", "training"]
+
+
 def test_only_places_may_change(finished):
     with pytest.raises(ConfigError, match=r"optimizer\.lr=1: a rerun changes nothing but places"):
         rerun.rerun(finished, ["optimizer.lr=1"])

@@ -1,6 +1,7 @@
 """A finished run opened again: the same numbers, the same model, and one line for a folder that is none."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -63,13 +64,30 @@ def test_other_data_is_not_taken_for_its_own(finished, monkeypatch):
 
 @pytest.mark.parametrize(
     ("content", "text"),
-    [(None, "is no run folder: it has no result.json"), ({"a": 1}, "is not one of cifar-lab"), ([], "is not one of cifar-lab")],
+    [
+        (None, "is no run folder: it has no result.json"),
+        ('{"a": 1}', "is not one of cifar-lab"),
+        ("[]", "is not one of cifar-lab"),
+        ('{"status": "do', "is not valid JSON"),
+        ('{"status": "done", "digests": {}, "metrics": {"val": {}}}', "has no metrics of the test set"),
+    ],
 )
 def test_a_folder_that_is_no_run_gets_one_line(tmp_path, content, text):
     if content is not None:
-        (tmp_path / "result.json").write_text(json.dumps(content))
+        (tmp_path / "result.json").write_text(content)
     with pytest.raises(CheckpointError, match=text):
         cifar_lab.load_run(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [(b"\xff\xfe", "cannot be read"), (b"- 1\n", "is no configuration of cifar-lab"), (b"seed: [", "cannot be")],
+)
+def test_a_damaged_configuration_gets_one_line(finished, tmp_path, content, text):
+    shutil.copy(finished / "result.json", tmp_path)
+    (tmp_path / "config.yaml").write_bytes(content)
+    with pytest.raises(CheckpointError, match=text):
+        _ = cifar_lab.load_run(tmp_path).config
 
 
 def test_a_run_that_is_not_done_is_not_opened(finished, tmp_path):
