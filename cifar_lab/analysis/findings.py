@@ -12,7 +12,7 @@ from cifar_lab.analysis.course import Finding, training_findings
 from cifar_lab.analysis.figures import percent
 from cifar_lab.analysis.made import Made, Run
 from cifar_lab.errors import CheckpointError
-from cifar_lab.stats import wilson
+from cifar_lab.stats import mean_interval, wilson
 
 _PAIRS, _CLASSES = 5, 3  # how many are named
 _INTERVAL = "Wilson, 95 %"
@@ -65,17 +65,35 @@ def _counts(labels: np.ndarray, predicted: np.ndarray) -> Finding:
 def _classes(table: list[dict[str, Any]]) -> Finding:
     """The classes found least and most often; equal ones in the order of the labels."""
     known = [row for row in table if row["recall"] is not None]
-    count = max(1, min(_CLASSES, len(known) // 2))
-    worst = sorted(known, key=lambda row: row["recall"])[:count]
-    best = sorted(known, key=lambda row: -row["recall"])[:count]
+    worst, best = _ends(known)
 
     def says(rows: list[dict[str, Any]]) -> str:
         return ", ".join(f"{r['name']} {percent(r['recall'])} of {r['support']:,} ({_span(r['recall_interval'])})" for r in rows)
 
     kept = ("name", "right", "support", "recall", "recall_interval")
     numbers = {name: [{key: row[key] for key in kept} for row in rows] for name, rows in (("worst", worst), ("best", best))}
-    text = f"Worst classes by recall: {says(worst)}. Best: {says(best)}. In brackets 95 % intervals (Wilson)."
+    if worst:
+        text = f"Worst classes by recall: {says(worst)}. Best: {says(best)}. In brackets 95 % intervals (Wilson)."
+    else:
+        text = f"No class is found more often than another: all have a recall of {percent(known[0]['recall'])}."
     return {"name": "classes", "text": text, "numbers": {**numbers, "kind": _INTERVAL}}
+
+
+def _ends(known: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The worst and the best by recall; both empty where all are equal.
+
+    A recall at which the one list ends and the other begins says nothing of its classes, unless it is the lowest or highest
+    of all: then they are of that end alone.
+    """
+    count = max(1, min(_CLASSES, len(known) // 2))
+    worst = sorted(known, key=lambda row: row["recall"])[:count]
+    best = sorted(known, key=lambda row: -row["recall"])[:count]
+    between = worst[-1]["recall"]
+    if between != best[-1]["recall"]:
+        return worst, best
+    if worst[0]["recall"] == best[0]["recall"]:
+        return [], []
+    return [row for row in worst if row["recall"] < between] or worst, [row for row in best if row["recall"] > between] or best
 
 
 def _pairs(labels: np.ndarray, predicted: np.ndarray, class_names: tuple[str, ...], table: list[dict[str, Any]]) -> Finding:
@@ -103,18 +121,28 @@ def _pairs(labels: np.ndarray, predicted: np.ndarray, class_names: tuple[str, ..
 def _calibration(run: Run) -> Finding:
     made = calibration(run)
     before, after, temperature = (made.numbers[key] for key in ("before", "after", "temperature"))
-    away = before["confidence"] - before["accuracy"]
+    sure, right = percent(before["confidence"]), percent(before["accuracy"])
+    low, high = _gap_interval(run)
+    word = "as sure as right, as far as these images tell"
+    if sure != right and not low <= 0 <= high:
+        word = "too sure" if low > 0 else "not sure enough"
     text = (
-        f"The model is on average {percent(before['confidence'])} sure and right in {percent(before['accuracy'])}"
-        f" ({'too sure' if away > 0 else 'not sure enough' if away < 0 else 'just as sure as right'}):"
-        f" ECE {100 * before['ece']:.2f} points on the test set"
+        f"The model is on average {sure} sure and right in {right} ({word}): ECE {100 * before['ece']:.2f} points on the test set"
     )
     if after is not None:
         text += f", {100 * after['ece']:.2f} with temperature {temperature:.3f}, fitted on the validation images"
         text += " (the end of what was looked at: none is best)" if made.numbers["temperature_at_its_bound"] else ""
     numbers: dict[str, Any] = {key: before[key] for key in ("ece", "confidence", "accuracy")}
+    numbers |= {"gap": before["confidence"] - before["accuracy"], "gap_interval": [low, high], "gap_kind": "Student t, 95 %"}
     numbers |= {"temperature": temperature, "ece_at_temperature": after and after["ece"]}
     return {"name": "calibration", "text": f"{text}.", "numbers": numbers}
+
+
+def _gap_interval(run: Run) -> tuple[float, float]:
+    """Ends of the 95 % interval of how much surer than right the model is, from its answers to single test images."""
+    gaps = run.confidence("test") - (run.predicted("test") == run.labels("test"))
+    low, high = mean_interval(gaps) if len(gaps) > 1 else (-1.0, 1.0)  # one image tells nothing
+    return float(low), float(high)
 
 
 def _span(interval: list[float]) -> str:

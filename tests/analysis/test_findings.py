@@ -5,12 +5,13 @@ import json
 import numpy as np
 import pytest
 from fake_run import FakeRun, make_rows
-from scipy.stats import binomtest
+from scipy.stats import binomtest, ttest_rel
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from cifar_lab.analysis.classes import class_table, classes
 from cifar_lab.analysis.course import fall_per_epoch, fit_status
 from cifar_lab.analysis.findings import findings
+from cifar_lab.metrics import softmax
 
 
 def by_name(run: FakeRun) -> dict:
@@ -73,6 +74,55 @@ def test_no_mistake_is_said_to_be_none():
     found = by_name(run)
     assert found["confused"]["text"] == "No class was taken for another."
     assert found["counts"]["numbers"]["incorrect"] == 0
+    assert found["classes"]["text"] == "No class is found more often than another: all have a recall of 100.0 %."
+    assert found["classes"]["numbers"]["worst"] == found["classes"]["numbers"]["best"] == []
+    assert "100.0 % sure and right in 100.0 % (as sure as right" in found["calibration"]["text"]
+
+
+@pytest.mark.parametrize(
+    ("mistakes", "worst", "best"),
+    [
+        ([0, 3, 0, 0, 0, 0, 0, 0, 5, 0], [8, 1], [0, 2, 3]),
+        ([9, 9, 9, 9, 0, 9, 9, 9, 9, 9], [0, 1, 2], [4]),
+        ([4, 4, 4, 0, 4, 4, 4, 4, 9, 4], [8], [3]),
+        ([1, 1, 1, 0, 2, 2, 2, 3, 3, 3], [7, 8, 9], [3, 0, 1]),
+        ([0, 7], [1], [0]),
+        ([1, 2, 2], [1], [0]),
+    ],
+)
+def test_no_class_is_among_the_worst_and_as_good_as_the_best(mistakes, worst, best):
+    """Of 20 images of each class so many are taken for the next class."""
+    count = len(mistakes)
+    run = FakeRun(count, count=20 * count)
+    labels = np.repeat(np.arange(count), 20)
+    said = np.concatenate([np.where(np.arange(20) < wrong, (k + 1) % count, k) for k, wrong in enumerate(mistakes)])
+    run._answers["test"] = (9 * np.eye(count, dtype=np.float32)[said], labels)
+    shown = by_name(run)["classes"]["numbers"]
+    assert [row["name"] for row in shown["worst"]] == [f"class {k}" for k in worst]
+    assert [row["name"] for row in shown["best"]] == [f"class {k}" for k in best]
+
+
+def drawn(sharpness: float, seed: int) -> FakeRun:
+    """400 answers of a model that is as right as it says at a sharpness of 1: its labels are drawn from its own probabilities."""
+    run, rng = FakeRun(3, count=400, val=False), np.random.default_rng(seed)
+    logits = 2 * rng.normal(size=(400, 3))
+    labels = (rng.random((400, 1)) > softmax(logits).cumsum(1)).sum(1)
+    run._answers["test"] = ((sharpness * logits).astype(np.float32), labels)
+    return run
+
+
+def test_too_sure_is_what_chance_does_not_give():
+    """By chance 5 % of calibrated models are called too sure or not sure enough: of 20, at most 4 in 99.7 % of all draws."""
+    texts = [by_name(drawn(1.0, seed))["calibration"]["text"] for seed in range(20)]
+    assert sum("(as sure as right, as far as these images tell)" in text for text in texts) >= 16
+    assert "(too sure)" in by_name(drawn(3.0, 0))["calibration"]["text"]
+    assert "(not sure enough)" in by_name(drawn(0.3, 0))["calibration"]["text"]
+    run = drawn(1.0, 0)
+    numbers = by_name(run)["calibration"]["numbers"]
+    right = run.predicted("test") == run.labels("test")
+    interval = ttest_rel(run.confidence("test"), right.astype(float)).confidence_interval(0.95)
+    assert numbers["gap"] == pytest.approx(run.confidence("test").mean() - right.mean())
+    assert numbers["gap_interval"] == pytest.approx([interval.low, interval.high])
 
 
 @pytest.mark.parametrize(
