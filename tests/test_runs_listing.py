@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from cifar_lab.cli import app
 from cifar_lab.errors import ConfigError
-from cifar_lab.finding.filters import choose, parse_filter
+from cifar_lab.finding.filters import best_first, choose, parse_filter
 from cifar_lab.finding.records import find_runs
 
 MODELS, RATES, SEEDS = ("small_cnn", "resnet18", "vit_tiny", "dense_dnn"), (0.1, 0.01, 0.003, 0.001, 0.0001), range(25)
@@ -117,6 +117,20 @@ def test_sorting_is_best_first_and_can_be_cut(place, plain):
     assert rates == sorted(rates)
     said = runs(place, "--limit", "3").stdout
     assert "3 of 500 runs; 500 runs below" in said
+
+
+@pytest.mark.parametrize(
+    ("key", "best"),
+    [
+        *(("test.accuracy", 3), ("val.f1_macro", 3), ("train.top5", 3), ("cost.images_per_s", 3)),
+        ("cost.inference.images_per_s", 3),
+        *(("test.loss", 1), ("val.ece", 1), ("train.nll", 1), ("cost.train_s", 1), ("cost.latency.batch_1.call_ms.p50", 1)),
+        *(("train.epochs", 1), ("optimizer.lr", 1), ("epochs", 1), ("seed", 1)),
+    ],
+)
+def test_what_is_better_high_comes_first_where_it_is_high(key, best):
+    assert min([1, 2, 3, None], key=lambda value: best_first(key, value)) == best
+    assert max([1, 2, 3, None], key=lambda value: best_first(key, value)) is None
 
 
 def test_seeds_are_put_together(place, plain):

@@ -14,7 +14,7 @@ def runs(
         typer.Argument(help="KEY=VALUE, !=, <, <=, >, >=; all must hold. a,b is one of them, * stands for anything."),
     ] = None,
     by_config: Annotated[bool, typer.Option("--by-config", help="Seeds of one configuration together: mean, sd, n.")] = False,
-    sort: Annotated[str, typer.Option(help="Key to sort by, best first: high accuracy, low loss, low cost.")] = "",
+    sort: Annotated[str, typer.Option(help="Key to sort by, best first: high accuracy and images/s, low loss and cost.")] = "",
     reverse: Annotated[bool, typer.Option("--reverse", help="The other way round.")] = False,
     where: Annotated[list[str] | None, typer.Option(help="Folder to look below (may be repeated); default outputs.")] = None,
     limit: Annotated[int, typer.Option(help="At most so many lines; 0: all.")] = 0,

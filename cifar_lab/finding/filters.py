@@ -87,7 +87,7 @@ def choose(records: Sequence[Record], filters: Sequence[Filter], needed: Sequenc
 
 
 def best_first(key: str, value: Any) -> tuple[int, Any]:
-    """How a value is sorted: high measures first, low losses, costs and settings first, then texts, last what has none.
+    """How a value is sorted: high measures and speeds, low losses, costs and settings first, then texts, last what has none.
 
     Args:
         key: What it is.
@@ -97,14 +97,17 @@ def best_first(key: str, value: Any) -> tuple[int, Any]:
         return (2, "")
     if not _is_number(value):
         return (1, str(value))
+    return (0, -value if _is_better_high(key) else value)
+
+
+def _is_better_high(key: str) -> bool:
+    """Whether more of it is better: images per second, and what is measured on a split but for losses and calibration errors."""
     split, _, measure = key.partition(".")
-    descending = split in ("train", "val", "test") and measure and measure not in _SMALL_IS_GOOD and "." not in measure
-    return (0, -value if descending and not _is_setting(key) else value)
-
-
-def _is_setting(key: str) -> bool:
-    """``train.*`` is a part of the configuration as well as a split."""
-    return key.startswith("train.") and key.partition(".")[2] not in _TRAIN_MEASURES
+    if split == "cost":
+        return measure.rpartition(".")[2] == "images_per_s"
+    if split == "train" and measure not in _TRAIN_MEASURES:
+        return False  # ``train.*`` is a part of the configuration as well as a split
+    return split in ("train", "val", "test") and bool(measure) and measure not in _SMALL_IS_GOOD and "." not in measure
 
 
 _TRAIN_MEASURES = frozenset(
