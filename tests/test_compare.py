@@ -358,6 +358,8 @@ def test_other_test_images_are_refused_by_name(tmp_path):
         ([SMALL, DENSE, "--tables", "doc"], 2, "--tables doc; must be of csv, md, tex"),
         ([SMALL, DENSE, "--figures", "png,gif"], 2, "--figures png,gif; must be of png, pdf, svg"),
         ([SMALL, DENSE, "--out", SMALL], 4, "is a run folder"),
+        ([SMALL, DENSE, "--unpaired", "--data-root", "."], 2, "gets right; --unpaired compares no answers"),
+        ([SMALL, DENSE, MOBILENET, "--data-root", "."], 2, "gets right; 3 pairs get none"),
     ],
 )
 def test_what_cannot_be_compared_gets_one_line(tmp_path, monkeypatch, arguments, code, text):

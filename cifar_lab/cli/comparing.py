@@ -18,7 +18,7 @@ def compare(
     out: Annotated[str | None, typer.Option(help="Where it goes; default outputs/compare/NAMES.")] = None,
     tables: Annotated[str, typer.Option(help="Formats of the tables: csv, md, tex.")] = "csv,md",
     figures: Annotated[str, typer.Option(help="Formats of the pictures: png, pdf, svg.")] = "png",
-    data_root: Annotated[str | None, typer.Option(help="Where the images are now, if not where the runs found them.")] = None,
+    data_root: Annotated[str | None, typer.Option(help="Of two sides: where the images are now, if not where they were.")] = None,
     unpaired: Annotated[
         bool, typer.Option("--unpaired", help="Runs with different test images: tables, curves and cost only.")
     ] = False,

@@ -20,7 +20,7 @@ from cifar_lab.comparing.entries import MEASURES, Entry, check_same_test_set, de
 from cifar_lab.comparing.notes import notes_on
 from cifar_lab.comparing.pairs import Pair, compare_pairs
 from cifar_lab.display import table_console
-from cifar_lab.errors import CheckpointError
+from cifar_lab.errors import CheckpointError, ConfigError
 
 DEFAULT = Path("outputs/compare")
 _PAIRS_IN_WORDS = 10
@@ -94,12 +94,12 @@ def compare(
         out: Where it goes; None: outputs/compare/NAMES.
         table_formats: Of ``csv``, ``md``, ``tex``.
         figure_formats: Of ``png``, ``pdf``, ``svg``.
-        data_root: Where the images are now, for pictures of them.
+        data_root: Where the images are now, for pictures of them; where there is a single pair.
         unpaired: Compare runs of different test images, by tables, curves and cost only.
 
     Raises:
         CheckpointError: A folder is no finished run, or the runs answered different images.
-        ConfigError: Fewer than two runs, one given twice, or a format that is none.
+        ConfigError: Fewer than two runs, one given twice, a format that is none, or ``data_root`` where no images are drawn.
     """
     check_formats(table_formats)
     figures.check_formats(figure_formats)
@@ -107,6 +107,9 @@ def compare(
     if not unpaired:
         check_same_test_set(entries)
     pairs = [] if unpaired else compare_pairs(entries)
+    if data_root is not None and len(pairs) != 1:
+        what = "--unpaired compares no answers" if unpaired else f"{len(pairs)} pairs get none"
+        raise ConfigError(f"--data-root is for pictures of the images that one of two sides gets right; {what}")
     notes = notes_on(entries, pairs)
     folder = Path(out) if out else DEFAULT / default_name(folders)
     _refuse_run_folder(folder)
