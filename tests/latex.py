@@ -4,7 +4,8 @@ import re
 
 
 def latex_cells(text: str) -> list[list[str]]:
-    """Cells by row; braces and environments balance, no special character stands alone, rows fit the columns."""
+    """Cells by row; all is ASCII, braces and environments balance, no special character stands alone, rows fit the columns."""
+    assert text.isascii()
     depth = 0
     for token in re.findall(r"\\.|[{}]", text):
         depth += {"{": 1, "}": -1}.get(token, 0)
@@ -21,9 +22,9 @@ def latex_cells(text: str) -> list[list[str]]:
             continue
         assert line.endswith(r" \\")
         line = line.removesuffix(r" \\")
-        bare = re.sub(r"\$\\\w+\$|\$-\$|\\[a-z]+\{\}|\\[,_%&#${}]", "", line)
+        assert not line.startswith(("[", "*")), "an option of the line break before it"
+        bare = re.sub(r"\$\\\w+\$|\$-\$|\\rule\{1ex\}\{1ex\}|\{\[\}|\\[a-z]+\{\}|\\[,_%&#${}]", "", line)
         assert not set(bare.replace(" & ", "")) & set("#$%&~_^\\{}|<>"), line
-        assert bare.isascii()
         rows.append(line.split(" & "))
         assert len(rows[-1]) == len(columns[1])
     return rows

@@ -30,6 +30,16 @@ _LATEX = str.maketrans(
         "×": r"$\times$",
         "−": r"$-$",
         "…": r"\dots{}",
+        "–": "--",
+        "·": r"$\cdot$",
+        "≠": r"$\ne$",
+        "→": r"$\to$",
+        "▲": r"$\bigtriangleup$",
+        "▼": r"$\bigtriangledown$",
+        "■": r"\rule{1ex}{1ex}",
+        "○": r"$\circ$",
+        # At the beginning of a row it would be read as an option of the line break before it.
+        "[": "{[}",
     }
 )
 

@@ -47,6 +47,12 @@ def test_every_special_character_is_escaped_once():
     assert escape_latex("50 %") == r"50\,\%"
 
 
+def test_a_row_that_begins_with_a_bracket_is_no_option_of_the_break_before_it():
+    rows = [{"name": name} for name in ("[1, 2]", "[3, 4]")]
+    text = to_latex(Table("widths", "Widths", [Column("widths", lambda row: row["name"], is_number=False)], rows))
+    assert [row[0] for row in latex_cells(text)] == ["widths", "{[}1, 2]", "{[}3, 4]"]
+
+
 def test_csv_holds_plain_values_and_markdown_as_many_cells():
     rows = list(csv.reader(io.StringIO(to_csv(table()))))
     assert rows[0] == ["name", "accuracy"]

@@ -12,11 +12,14 @@ import sys
 
 import numpy as np
 import pytest
+from latex import latex_cells
 from made_sweep import CLASSES, make_sweep
 from PIL import Image
 from scipy import stats
 
+from cifar_lab.analysis.typeset import escape_latex
 from cifar_lab.errors import ConfigError, DataError
+from cifar_lab.study import wording
 from cifar_lab.study.report import build_report
 
 EVIL = 'model.activation=<b>&"x"'
@@ -73,7 +76,7 @@ def sweep(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def made(sweep):
-    return build_report(sweep)
+    return build_report(sweep, table_formats=("tex",))
 
 
 def page_of(folder) -> Page:
@@ -181,7 +184,7 @@ def test_names_are_text_and_never_markup(sweep, made):
 
 def test_same_folders_give_the_same_bytes(sweep, made):
     before = {file: file.read_bytes() for file in made.files}
-    assert {file: file.read_bytes() for file in build_report(sweep).files} == before
+    assert {file: file.read_bytes() for file in build_report(sweep, table_formats=("tex",)).files} == before
 
 
 def test_pictures_of_test_images_are_inside_where_they_are_found(tmp_path):
@@ -256,6 +259,17 @@ def test_figures_and_tables_on_their_own(tmp_path):
     assert {"figures/differences.svg", "figures/seeds.png", "figures/curves.svg", "figures/cost.png"} <= names
     assert {"tables/results.tex", "tables/results.csv", "tables/cost.csv", "tables/recalls.csv", "tables/runs.tex"} <= names
     assert all(file.stat().st_size for file in files)
+
+
+def test_latex_tables_can_be_read_without_a_package(sweep, made):
+    found = {file.stem: latex_cells(file.read_text(encoding="utf-8")) for file in (sweep / "tables").glob("*.tex")}
+    assert {"results", "facts", "confused", "classes", "recalls", "images", "settings", "runs"} <= set(found)
+    assert found["results"][2][-2] == r"$\bigtriangleup$ better"
+    assert found["facts"][2][-1].endswith(r" $\ne$")
+    assert any(r" $\to$ " in head for head in found["confused"][0])
+    marks = {word: escape_latex(wording.verdict(word)) for word in wording.MARKS}
+    assert all(mark.isascii() for mark in marks.values()), marks
+    assert len({mark.split()[0] for mark in marks.values()}) == len(marks), "each verdict has a shape of its own"
 
 
 def test_refusals_leave_nothing_behind(tmp_path):
