@@ -7,7 +7,7 @@ import numpy as np
 from cifar_lab.stats import Interval, wilson
 from cifar_lab.study.design import Variant
 from cifar_lab.study.images import confusion_counts, load_answers
-from cifar_lab.study.measures import RECALL, Sheet
+from cifar_lab.study.measures import RECALL, Sheet, classes_of_run
 from cifar_lab.study.relations import INCONCLUSIVE, judge_share
 
 Judged = tuple[str, float | None, Interval | None, str]
@@ -37,7 +37,7 @@ def judge_confused(variant: Variant, classes: Sequence[str]) -> Judged:
     rows = []
     for run in variant.done.values():
         answers = load_answers(run)
-        names = list((run.result.get("data") or {}).get("classes") or [])
+        names = classes_of_run(run)
         if answers is not None and true in names and taken in names:
             row = confusion_counts(answers, len(names))[names.index(true)]
             rows.append({name: int(count) for name, count in zip(names, row, strict=True) if name != true})

@@ -13,7 +13,7 @@ from cifar_lab.study.findings import Findings
 from cifar_lab.study.gallery import Gallery, Side, gallery
 from cifar_lab.study.images import ImageChanges, RecallChange, changes_between, confusion_counts, load_answers, recall_changes
 from cifar_lab.study.matrices import matrix_pictures
-from cifar_lab.study.measures import Sheet, classes_of
+from cifar_lab.study.measures import Sheet, classes_of, classes_of_run
 from cifar_lab.study.pictures import Picture
 
 _CLASSES = 12  # columns of the table of recalls
@@ -55,11 +55,11 @@ def look_closer(findings: Findings, measured: Sheet, test_images: Callable[[Run]
     names = classes_of(study)
     if not names:
         return Detail()
-    baseline = _answers(study, study.baseline)
+    baseline = _answers(study, study.baseline, names)
     changes: dict[str, ImageChanges] = {}
     counts: dict[str, np.ndarray] = {}
     for name in study.variants:
-        side = baseline if name == study.baseline else _answers(study, name)
+        side = baseline if name == study.baseline else _answers(study, name, names)
         if side:
             counts[name] = np.mean([confusion_counts(one, len(names)) for one in side.values()], axis=0)
         if name != study.baseline:
@@ -71,14 +71,16 @@ def look_closer(findings: Findings, measured: Sheet, test_images: Callable[[Run]
         classes=_classes_table(study, recalls) if recalls else None,
         recalls=_recalls_table(study, recalls) if recalls else None,
         confused=_confused_table(study, counts, names) if counts else None,
-        images=gallery(study, changes, lambda name: _answers(study, name), names, test_images),
+        images=gallery(study, changes, lambda name: _answers(study, name, names), names, test_images),
         pictures=matrix_pictures(study, shares, names),
         numbers=_numbers(names, recalls, counts, changes),
     )
 
 
-def _answers(study: Study, name: str) -> Side:
-    found = {seed: load_answers(run) for seed, run in study.variants[name].done.items()}
+def _answers(study: Study, name: str, names: Sequence[str]) -> Side:
+    """Of a variant's finished runs by seed, as far as they are about these classes: a sweep may be over data sets."""
+    runs = {seed: run for seed, run in study.variants[name].done.items() if classes_of_run(run) == names}
+    found = {seed: load_answers(run) for seed, run in runs.items()}
     return {seed: answers for seed, answers in found.items() if answers is not None}
 
 

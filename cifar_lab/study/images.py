@@ -58,23 +58,6 @@ class RecallChange:
     interval: Interval | None
 
 
-@dataclass(frozen=True)
-class Confusion:
-    """A class that is taken for another.
-
-    Args:
-        true: Its name.
-        answer: What it is taken for.
-        a_run: Mean count of images per run.
-        n: Runs.
-    """
-
-    true: str
-    answer: str
-    a_run: float
-    n: int
-
-
 @dataclass(frozen=True, eq=False)
 class ImageChanges:
     """Images that only one side gets right, and what of that is the churn between seeds.
@@ -142,32 +125,6 @@ def confusion_counts(answers: Answers, num_classes: int) -> np.ndarray:
     )
 
 
-def mean_confusion(study: Study, variant: str) -> tuple[np.ndarray | None, int]:
-    """Mean confusion matrix of a variant's finished runs, float64 [K, K], and of how many; None where none saved its answers."""
-    names = classes_of(study)
-    runs = [run for run in study.variants[variant].done.values() if run.result["data"]["classes"] == names]
-    matrices = [confusion_counts(answers, len(names)) for answers in map(load_answers, runs) if answers is not None]
-    return (np.mean(matrices, axis=0), len(matrices)) if matrices else (None, 0)
-
-
-def most_confused(study: Study, variant: str, count: int = 10) -> list[Confusion]:
-    """The most frequent wrong answers, in images per run; fewer where there are fewer."""
-    mean, n = mean_confusion(study, variant)
-    if mean is None:
-        return []
-    names = classes_of(study)
-    wrong = mean - np.diag(np.diag(mean))
-    order = np.argsort(-wrong, axis=None, kind="stable")[:count]
-    cells = [(int(cell) // len(names), int(cell) % len(names)) for cell in order]
-    return [Confusion(names[true], names[taken], float(wrong[true, taken]), n) for true, taken in cells if wrong[true, taken] > 0]
-
-
-def image_changes(study: Study) -> dict[str, ImageChanges]:
-    """Of every variant but the baseline; its answers are read once."""
-    baseline = _all_answers(study.variants[study.baseline])
-    return {variant.name: changes_between(variant.name, _all_answers(variant), baseline) for variant in study.others}
-
-
 def changes_between(name: str, variant: Mapping[int, Answers], baseline: Mapping[int, Answers]) -> ImageChanges:
     """Compare the answers of two sides by the seeds that both have.
 
@@ -178,7 +135,7 @@ def changes_between(name: str, variant: Mapping[int, Answers], baseline: Mapping
     """
     seeds = sorted(variant.keys() & baseline.keys())
     if not seeds:
-        return _nothing(name, "no seed has saved answers on both sides")
+        return _nothing(name, "no seed has saved answers about the same classes on both sides")
     one, other = [variant[seed] for seed in seeds], [baseline[seed] for seed in seeds]
     first = one[0]
     if any(not (np.array_equal(a.labels, first.labels) and np.array_equal(a.ids, first.ids)) for a in (*one, *other)):
@@ -213,11 +170,6 @@ def _read(path: Path, split: str) -> Answers:
     likely = np.exp(logits - logits.max(axis=1, keepdims=True))
     belief = likely[np.arange(len(labels)), labels] / likely.sum(axis=1)
     return Answers(labels.astype(np.int64), logits.argmax(axis=1), belief.astype(np.float32), ids.astype(np.int64))
-
-
-def _all_answers(variant: Variant) -> dict[int, Answers]:
-    found = {seed: load_answers(run) for seed, run in variant.done.items()}
-    return {seed: answers for seed, answers in found.items() if answers is not None}
 
 
 def _recalls(variant: Variant, name: str, sheet: Sheet) -> dict[int, float]:

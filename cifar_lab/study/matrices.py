@@ -30,7 +30,7 @@ def matrix_pictures(study: Study, shares: Mapping[str, np.ndarray], class_names:
         return []
     base = shares[study.baseline]
     found = [_base(base, class_names, study.variants[study.baseline].label)]
-    others = {name: share - base for name, share in shares.items() if name != study.baseline and share.shape == base.shape}
+    others = {name: share - base for name, share in shares.items() if name != study.baseline}
     if others:
         found.append(_changes({study.variants[name].label: change for name, change in others.items()}, class_names))
     return found

@@ -154,10 +154,12 @@ def is_metric(name: str, classes: Sequence[str] = ()) -> bool:
 
 def classes_of(study: Study) -> list[str]:
     """Names of the classes, from the first run that has them; empty before there is one."""
-    for run in study.runs:
-        if names := (run.result.get("data") or {}).get("classes"):
-            return list(names)
-    return []
+    return next((names for run in study.runs if (names := classes_of_run(run))), [])
+
+
+def classes_of_run(run: Run) -> list[str]:
+    """Names of the classes of its data; empty where it does not say."""
+    return list((run.result.get("data") or {}).get("classes") or [])
 
 
 def lower_is_better(metric: str) -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 from cifar_lab.paired import LEVEL, attainable_p
 from cifar_lab.stats import holm
 from cifar_lab.study.design import Run, Study, Variant
-from cifar_lab.study.measures import is_shared
+from cifar_lab.study.measures import classes_of, classes_of_run, is_shared
 
 _UNSAID = ""
 """Of a condition that a run does not have."""
@@ -109,6 +109,15 @@ def data_notes(study: Study) -> list[str]:
             found.setdefault(note, []).append(run)
     with_data = [run for run in study.runs if run.result.get("data")]
     return [f"data: {note}{'' if len(runs) == len(with_data) else f' ({_names(study, runs)})'}" for note, runs in found.items()]
+
+
+def class_notes(study: Study) -> list[str]:
+    """Runs on data with other classes than those of the first run, which no table of classes can hold beside it."""
+    names = classes_of(study)
+    other = [run for run in study.runs if run.status == "done" and classes_of_run(run) not in ([], names)]
+    if not other:
+        return []
+    return [f"runs on data with other classes stay out of what is said of classes and images: {_names(study, other)}"]
 
 
 def ending(run: Run) -> str:

@@ -57,6 +57,7 @@ def judge(study: Study) -> Findings:
         *notes.missing_notes(study),
         *notes.collapse_notes(study),
         *notes.sharing_notes(study),
+        *notes.class_notes(study),
         *notes.data_notes(study),
     ]
     claims = judge_claims(study, sheet)

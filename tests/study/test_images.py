@@ -6,22 +6,22 @@ import math
 
 import numpy as np
 import pytest
-from made_sweep import CLASSES, IMAGES, make_sweep
+from made_sweep import CLASSES, IMAGES, make_sweep, pack
 from scipy import stats
 from sklearn.metrics import confusion_matrix
 
 from cifar_lab import storage
 from cifar_lab.study.design import load_study
+from cifar_lab.study.detail import Detail, look_closer
 from cifar_lab.study.images import (
     Answers,
     changes_between,
     confusion_counts,
-    image_changes,
     load_answers,
-    mean_confusion,
-    most_confused,
     recall_changes,
 )
+from cifar_lab.study.measures import read_measures
+from cifar_lab.study.verdicts import judge
 
 NONE, FIVE = "ablation=none", "ablation=kernel5"
 SIDES = {NONE: [0.70, 0.71, 0.69], FIVE: [0.80, 0.82, 0.79]}
@@ -35,6 +35,10 @@ def given(rows, belief=None):
         likely = np.full(len(row), 0.5, dtype=np.float32) if belief is None else np.array(belief[seed], dtype=np.float32)
         found[seed] = Answers(np.zeros(len(row), dtype=np.int64), 1 - row, likely, np.arange(len(row)) + 100)
     return found
+
+
+def detail_of(study) -> Detail:
+    return look_closer(judge(study), read_measures(study), None)
 
 
 def test_only_one_side_means_all_seeds_of_it_and_none_of_the_other():
@@ -70,17 +74,17 @@ def test_what_is_expected_is_the_mean_over_all_ways_to_choose_sides():
 
 def test_alike_recipes_show_what_is_expected_and_better_ones_more(tmp_path):
     sides = {NONE: [0.7] * 4, "ablation=same": [0.7] * 4, FIVE: [0.85] * 4}
-    found = image_changes(load_study(make_sweep(tmp_path, sides)))
+    found = detail_of(load_study(make_sweep(tmp_path, sides))).numbers["images"]
     same, five = found["ablation=same"], found[FIVE]
-    assert abs(len(same.only_variant) - same.expected) < 4 * math.sqrt(same.expected) + 2
-    assert len(five.only_variant) > five.expected + 4 * math.sqrt(five.expected)
-    assert five.images == IMAGES
+    assert abs(same["only_variant_count"] - same["expected"]) < 4 * math.sqrt(same["expected"]) + 2
+    assert five["only_variant_count"] > five["expected"] + 4 * math.sqrt(five["expected"])
+    assert five["images"] == IMAGES
     assert set(found) == {"ablation=same", FIVE}
 
 
 def test_what_cannot_be_compared_says_why():
     found = changes_between("v", {0: given([[1, 0]])[0]}, {1: given([[1, 0]])[0]})
-    assert (found.images, found.reason) == (0, "no seed has saved answers on both sides")
+    assert (found.images, found.reason) == (0, "no seed has saved answers about the same classes on both sides")
     found = changes_between("v", given([[1, 0]]), given([[1, 0, 1]]))
     assert found.reason == "the runs were tested on different images"
     one = changes_between("v", given([[1, 0]]), given([[0, 0]]))
@@ -112,8 +116,10 @@ def test_missing_and_damaged_answers_are_none(tmp_path, damage):
     storage.write_bytes(path, damage)
     assert load_answers(study.runs[0]) is None
     # the seed is no pair any more
-    assert image_changes(study)[FIVE].n == 2
-    assert mean_confusion(study, NONE)[1] == 2
+    found = detail_of(study).numbers
+    assert found["images"][FIVE]["n"] == 2
+    whole = [confusion_counts(load_answers(run), 5) for run in study.variants[NONE].runs[1:]]
+    assert found["mean_confusion"][NONE] == np.mean(whole, axis=0).tolist()
 
 
 def test_confusions_are_sklearns(tmp_path):
@@ -124,14 +130,36 @@ def test_confusions_are_sklearns(tmp_path):
         expected = confusion_matrix(answers.labels, answers.predicted, labels=range(5))
         assert np.array_equal(confusion_counts(answers, 5), expected)
         matrices.append(expected)
-    mean, n = mean_confusion(study, NONE)
-    assert n == 3
-    assert mean == pytest.approx(np.mean(matrices, axis=0))
-    first, second = most_confused(study, NONE, 2)
-    assert (first.true, first.answer, first.n) == ("bird", "airplane", 3)
-    assert first.a_run == pytest.approx(mean[1, 0])
-    assert first.a_run > second.a_run > 0
-    assert len(most_confused(study, NONE, 100)) == np.count_nonzero(mean - np.diag(np.diag(mean)))
+    found, mean = detail_of(study), np.mean(matrices, axis=0)
+    assert found.numbers["mean_confusion"][NONE] == pytest.approx(mean)
+    first, second = found.confused.columns[1:3]
+    assert (first.title, first.show(found.confused.rows[0])) == ("bird → airplane", f"{mean[1, 0]:.1f}")
+    assert found.confused.rows[0][first.title] > found.confused.rows[0][second.title] > 0
+
+
+@pytest.mark.parametrize("names", [[f"digit {k}" for k in range(5)], [f"class {k}" for k in range(7)]])
+def test_variants_of_another_data_set_are_in_no_table_of_classes(tmp_path, names):
+    other = "data=other"
+    make_sweep(tmp_path, {NONE: [0.7, 0.71], FIVE: [0.8, 0.81], other: [0.5, 0.5]})
+    rng = np.random.default_rng(0)
+    for seed in range(2):
+        place = tmp_path / f"{other},seed={seed}"
+        result = storage.read_json(place / "result.json")
+        result["data"]["classes"] = names
+        for row, name in zip(result["metrics"]["test"]["per_class"], names, strict=False):
+            row["name"] = name
+        storage.write_json(place / "result.json", result)
+        labels = np.arange(IMAGES) % len(names)
+        storage.write_bytes(place / "predictions.npz", pack(test=(rng.permutation(labels), labels)))
+    study = load_study(tmp_path)
+    note = "runs on data with other classes stay out of what is said of classes and images: data=other"
+    assert judge(study).notes[-1] == note
+    found = detail_of(study)
+    assert set(found.numbers["mean_confusion"]) == {NONE, FIVE}
+    assert [row["variant"] for row in found.confused.rows] == [NONE, FIVE]
+    assert set(found.numbers["recall_changes"]) == {FIVE}
+    assert found.numbers["images"][other]["reason"] == "no seed has saved answers about the same classes on both sides"
+    assert found.numbers["images"][FIVE]["images"] == IMAGES
 
 
 def test_recalls_change_by_pairs(tmp_path):
@@ -153,9 +181,9 @@ def test_recalls_change_by_pairs(tmp_path):
 def test_nothing_done_changes_nothing(tmp_path):
     study = load_study(make_sweep(tmp_path, {NONE: [0.7], FIVE: ["waiting"]}))
     assert [one.difference for one in recall_changes(study, FIVE)] == [None] * 5
-    assert image_changes(study)[FIVE].images == 0
-    assert most_confused(study, FIVE) == []
-    assert mean_confusion(study, FIVE) == (None, 0)
+    found = detail_of(study).numbers
+    assert found["images"][FIVE]["images"] == 0
+    assert set(found["mean_confusion"]) == {NONE}
 
 
 def test_logits_far_from_zero_stay_finite(tmp_path):

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from made_sweep import make_sweep
+from made_sweep import CLASSES, make_sweep
 from scipy import stats
 
 from cifar_lab.errors import ConfigError
@@ -234,7 +234,7 @@ def test_a_milestone_that_was_missed_is_not_left_out(tmp_path):
 
 
 def test_notes_on_the_data_are_told(tmp_path):
-    data = {"classes": ["airplane"], "images": {"train": 8000}, "notes": ["only data_batch_1"]}
+    data = {"classes": list(CLASSES), "images": {"train": 8000}, "notes": ["only data_batch_1"]}
     sides = {NONE: BASE[:2], FIVE: UP[:2]}
     every = {(name, seed): {"data": data} for name in sides for seed in range(2)}
     assert judged(tmp_path / "a", sides, results=every, predictions=False).notes[-1] == "data: only data_batch_1"
