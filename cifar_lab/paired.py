@@ -18,7 +18,9 @@ FLIPS = 100_000
 """Random choices of the signs beyond that."""
 LEVEL, POWER = 0.05, 0.8
 _CHUNK = 10_000
-_NODES = 400
+_NODES = 100
+# Samples drawn for the power of the test: fewer of many pairs, which have more sums each and are more alike.
+_DRAWS, _LEAST_DRAWS, _SUMS = 2000, 16, 2**23
 # Sums that differ by less than this part of the largest possible one are equal: 0.1 + 0.2 is not 0.3.
 _TIE = 1e-10
 
@@ -70,32 +72,32 @@ def can_decide(pairs: int, comparisons: int, level: float = LEVEL) -> bool:
     return comparisons * attainable_p(pairs) < level
 
 
-def t_power(difference: float, sd: float, pairs: int, level: float) -> float:
-    """Chance that a two-sided paired t test sees a true difference.
+def t_power(difference: float, pairs: int, critical: float | np.ndarray) -> float:
+    """Chance that Student's t of paired differences passes a critical value, on either side.
 
     The mean of normal chances over what the standard deviation of the sample may be. scipy's noncentral t says the same, but is
     NaN for some of its arguments (1.17: 7 degrees of freedom, shifted by 8).
 
     Args:
-        difference: Of the means.
-        sd: Standard deviation of the differences, above 0.
+        difference: True mean of the differences, in their standard deviations.
         pairs: Two or more.
-        level: Of the test.
+        critical: Value of t, or equally likely values [M], over which the mean is taken.
     """
     freedom = pairs - 1
-    critical = float(special.stdtrit(freedom, 1 - level / 2))
-    shift = abs(difference) / sd * math.sqrt(pairs)
+    shift = abs(difference) * math.sqrt(pairs)
     nodes, weights = _quadrature()
     # Of the sample, in units of the true one: quantiles of chi, equally likely each.
     spread = np.sqrt(special.chdtri(freedom, 1 - (nodes + 1) / 2) / freedom)
-    seen = special.ndtr(shift - critical * spread) + special.ndtr(-shift - critical * spread)
-    return float(weights @ seen / 2)
+    bar = np.outer(critical, spread)
+    seen = special.ndtr(shift - bar) + special.ndtr(-shift - bar)
+    return float(seen.mean(axis=0) @ weights / 2)
 
 
 def smallest_detectable(sd: float, pairs: int, comparisons: int, *, level: float = LEVEL, power: float = POWER) -> float | None:
-    """The difference that a paired t test detects with the stated power at Holm's strictest level, ``level / comparisons``.
+    """The difference that the sign-flip test finds with the stated power at Holm's strictest level, ``level / comparisons``.
 
-    The t test stands for the sign-flip test, whose power is near to it, and at most as large, where it can reach the level.
+    Of differences that are normal. With few pairs, or many comparisons, that is far more than a t test would need: six pairs of
+    one comparison must all have one sign.
 
     Args:
         sd: Standard deviation of the differences.
@@ -111,17 +113,55 @@ def smallest_detectable(sd: float, pairs: int, comparisons: int, *, level: float
         return None
     if sd == 0:
         return 0.0
-    strict = level / comparisons
+    return _detectable(pairs, level / comparisons, power) * sd
 
-    def missing(shift: float) -> float:
-        """Power that a difference of so many standard errors lacks."""
-        return power - t_power(shift / math.sqrt(pairs), 1.0, pairs, strict)
 
-    high = 2.0
-    while missing(high) > 0:  # with few pairs the critical value is far out
+@cache
+def _detectable(pairs: int, level: float, power: float) -> float:
+    """The same for one test, in standard deviations of the differences."""
+    critical = critical_values(pairs, level)
+
+    def missing(difference: float) -> float:
+        """Power that a difference lacks."""
+        return power - t_power(difference, pairs, critical)
+
+    high = 1.0
+    while missing(high) > 0:  # with few pairs the critical values are far out
         high *= 2
-    found = optimize.root_scalar(missing, bracket=(0.0, high), xtol=1e-9)
-    return float(found.root) * sd / math.sqrt(pairs)
+    return float(optimize.root_scalar(missing, bracket=(0.0, high), xtol=1e-4).root)
+
+
+def critical_values(pairs: int, level: float) -> np.ndarray:
+    """Values that Student's t must pass for the sign-flip test to stay below a level, one for each of some drawn samples.
+
+    That test looks at more of a sample than its mean and standard deviation, so that each has a value of its own; for normal
+    differences these values are independent of both. Turning the signs of some differences leaves their sum as large as it was
+    where those have a mean of 0 or less. The level allows for so many choices of what to turn; the sample is found once it is
+    moved so far that no more of them have such a mean.
+
+    Beyond ``EXACT_UP_TO`` pairs it is that of the t test alone, which the values have come close to by then.
+
+    Args:
+        pairs: Two or more.
+        level: That they can reach (see ``can_decide``).
+    """
+    if pairs > EXACT_UP_TO:
+        return special.stdtrit(pairs - 1, np.array([1 - level / 2]))
+    draws = np.random.default_rng(0).normal(size=(max(_LEAST_DRAWS, min(_DRAWS, _SUMS >> pairs)), pairs))
+    draws -= draws.mean(axis=1, keepdims=True)
+    draws /= draws.std(axis=1, ddof=1, keepdims=True)
+    allowed = math.ceil(level * 2 ** (pairs - 1)) - 1  # those that turn no sign, which are always as large, are among them
+    sizes = _sums_of_parts(np.ones(pairs))
+    smallest = [np.partition(_sums_of_parts(draw) / sizes, allowed - 1)[allowed - 1] for draw in draws]
+    return -math.sqrt(pairs) * np.array(smallest)
+
+
+def _sums_of_parts(values: np.ndarray) -> np.ndarray:
+    """Sums over all 2^n - 1 choices of one or more values."""
+    sums = np.zeros(1)
+    for value in values:
+        sums = np.concatenate([sums, sums + value])
+    return sums[1:]
 
 
 @cache
