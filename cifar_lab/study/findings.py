@@ -43,7 +43,8 @@ class Comparison:
         variant: Its name.
         label: The same in fewer words.
         n: Pairs.
-        difference: Mean of variant less baseline, whichever way is better; None without a pair.
+        difference: Mean of variant less baseline, whichever way is better; None without a pair, and where a run on either side
+            missed the milestone that it was to reach.
         interval95: Student's t interval of the difference; None below two pairs.
         interval90: The same at 90 %, which decides about equivalence.
         p: Of the sign-flip test, two-sided.

@@ -69,7 +69,7 @@ def differences(findings: Findings) -> Picture | None:
 
 
 def seeds(findings: Findings) -> Picture | None:
-    """A dot for every finished run, a line at each mean; None without finished runs."""
+    """A dot for every finished run, a line at each mean that there is; None without finished runs."""
     shown = [one for one in findings.outcomes if one.values]
     if not shown:
         return None
@@ -85,11 +85,14 @@ def seeds(findings: Findings) -> Picture | None:
             # Spread over the row by their order, so that equal ones do not hide each other.
             heights = [place + 0.26 * ((k % 5) - 2) / 2 * (len(values) > 1) for k in range(len(values))]
             axes.plot(values, heights, "o", color=color, markersize=2.4 if column else 3.2, alpha=0.75, markeredgewidth=0)
-            mean = statistics.fmean(values)
-            axes.plot([mean, mean], [place - 0.36, place + 0.36], color="black", linewidth=1.6, zorder=3)
+            if one.mean is not None:
+                line = [times * one.mean] * 2
+                axes.plot(line, [place - 0.36, place + 0.36], color="black", linewidth=1.6, zorder=3)
         axes.set_xlabel(wording.axis(metric))
 
     caption = "A dot is a finished run (a seed); the line is the mean of its variant, the dashed line that of the baseline."
+    if any(one.missed for one in shown):
+        caption += " A variant of which some runs never got there has no mean."
     return Picture("seeds", "Every seed", caption, _rows([one.label for one in shown], paint))
 
 

@@ -105,7 +105,7 @@ def _compare(study: Study, outcomes: Sequence[Outcome], sheet: Sheet) -> list[Co
         if metric in FACTS_ONLY or is_counted(metric, one.values.values(), baseline.values.values()):
             decision = _by_fact(one, baseline, metric)
         difference = decision.difference
-        if difference is None and columns[one.variant]:
+        if difference is None and columns[one.variant] and not (one.missed or baseline.missed):
             difference = statistics.fmean(columns[one.variant])
         found.append(
             Comparison(

@@ -5,6 +5,7 @@ import re
 
 import pytest
 from made_sweep import make_sweep
+from matplotlib.figure import Figure
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -96,6 +97,18 @@ def test_pictures_fit_a_column_and_carry_names_of_their_own(sweep):
         assert 'aria-label="a &quot;&lt;b>&quot; &amp; c"' in text
         assert "<style" not in text
         assert "metadata" not in text
+
+
+def test_a_mean_is_drawn_only_of_runs_that_all_got_there(tmp_path):
+    rows = {("a=1", s): [0.5, 0.95] for s in range(3)} | {("a=2", s): [0.95] if s else [0.5] for s in range(3)}
+    folder = make_sweep(tmp_path, dict.fromkeys(("a=1", "a=2"), [0.9] * 3), curves=rows, study={"metric": "epochs_to_90"})
+    picture = seeds(judge(load_study(folder)))
+    draw, *size = picture.layout(False)
+    figure = Figure(size)
+    draw(figure)
+    upright = [line for line in figure.axes[0].lines if len(line.get_xdata()) == 2 and line.get_color() == "black"]
+    assert [set(line.get_xdata()) for line in upright] == [{2.0}]
+    assert "never got there" in picture.caption
 
 
 def test_names_in_pictures_are_short_and_told_apart():

@@ -11,7 +11,10 @@ from scipy import stats
 
 from cifar_lab.errors import ConfigError
 from cifar_lab.paired import smallest_detectable
+from cifar_lab.study import wording
 from cifar_lab.study.design import load_study
+from cifar_lab.study.pictures import differences
+from cifar_lab.study.tables import results
 from cifar_lab.study.verdicts import judge
 
 BASE = [0.700, 0.710, 0.705, 0.698, 0.703, 0.707, 0.701]
@@ -226,6 +229,9 @@ def test_a_milestone_that_was_missed_is_not_left_out(tmp_path):
     assert one.verdict == ""
     assert "kernel5 in 6 of 7 runs" in one.note
     assert [(side.n, side.missed, side.mean) for side in found.outcomes] == [(7, 0, 3.0), (6, 1, None)]
+    assert (one.n, one.difference) == (6, None), "the runs that got there would mislead"
+    assert results(found).cells[1][3] == wording.DASH
+    assert differences(found) is None
     whole = judged(
         tmp_path / "b", {NONE: BASE, FIVE: UP}, curves=curves | {(FIVE, 6): [0.5, 0.7]}, study=study, predictions=False
     )
