@@ -6,7 +6,7 @@ from cifar_lab.stats import paired_mean_difference
 from cifar_lab.study import wording
 from cifar_lab.study.design import Study
 from cifar_lab.study.findings import Comparison, Findings, Outcome
-from cifar_lab.study.measures import in_words
+from cifar_lab.study.measures import FACTS_ONLY, in_words
 
 _SMALL = 5
 """Seeds below which a reader is told that they are few."""
@@ -15,7 +15,7 @@ _SMALL = 5
 def answer(findings: Findings) -> list[str]:
     """One to three sentences: what is better, worse and equivalent, and what is undecided."""
     judged = [one for one in findings.comparisons if one.verdict]
-    if all(one.mean is None for one in findings.outcomes):
+    if not any(run.status == "done" for run in findings.study.runs):
         return ["No run is finished yet: there is nothing to say."]
     if not findings.comparisons:
         return [alone(findings, one) for one in findings.outcomes]
@@ -47,6 +47,10 @@ def alone(findings: Findings, one: Outcome) -> str:
     unit = f" {wording.unit(metric)}".rstrip()
     name = one.label if one.variant else in_words(metric).capitalize()
     lead = f"{name}: {in_words(metric)}" if one.variant else name
+    if one.missed:
+        return f"{lead}: reached in {one.n} of {wording.count(one.n + one.missed, 'run')}, so that there is no mean."
+    if metric in FACTS_ONLY and one.mean is not None:
+        return f"{lead}: {wording.value(metric, one.mean)}{unit}, measured once."
     if one.n < 2 or one.mean is None:
         seeds = f"{wording.count(one.n, 'seed')}; a spread takes two or more"
         return f"{lead}: {wording.value(metric, one.mean)}{unit} ({seeds})."
@@ -141,8 +145,14 @@ def conditions(study: Study) -> dict[str, list[str]]:
 
 
 def _unjudged(findings: Findings) -> str:
+    """Why no comparison has a verdict."""
+    if barred := [one for one in findings.comparisons if one.note]:
+        first, others = barred[0], len(findings.comparisons) - 1
+        who = f" ({first.label})" if others else ""
+        rest = f" {wording.count(others, 'other comparison has', 'other comparisons have')} no verdict either." if others else ""
+        return f"{in_words(findings.metric).capitalize()}{who}: {first.note}.{rest}"
     pairs = max((one.n for one in findings.comparisons), default=0)
-    have = "one seed of each" if pairs == 1 else "no seed that is done on both sides"
+    have = "one seed of each" if pairs == 1 else "no seed that is done and measured on both sides"
     return f"No verdict is possible: there is {have}, and a verdict takes two pairs of runs or more."
 
 

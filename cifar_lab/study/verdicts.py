@@ -166,7 +166,8 @@ def _remark(metric: str, decision: Decision, margin: float, one: Outcome, baseli
         remarks.append(f"clear, but within the margin of {as_difference(metric, margin, sign='')}: it does not matter")
     if decision.p is not None and are_equal(differences(one, baseline)):
         remarks.append("every pair differs by the same: there is no spread to judge by")
-    if lost := sum(one.failed.values()) + sum(baseline.failed.values()):
+    lost = sum(one.failed.values()) + sum(baseline.failed.values())
+    if lost and decision.verdict:
         remarks.append(f"{lost} runs failed or diverged: judged by the pairs that finished")
     return "; ".join(remarks)
 

@@ -101,7 +101,7 @@ def test_pictures_fit_a_column_and_carry_names_of_their_own(sweep):
 
 def test_a_mean_is_drawn_only_of_runs_that_all_got_there(tmp_path):
     rows = {("a=1", s): [0.5, 0.95] for s in range(3)} | {("a=2", s): [0.95] if s else [0.5] for s in range(3)}
-    folder = make_sweep(tmp_path, dict.fromkeys(("a=1", "a=2"), [0.9] * 3), curves=rows, study={"metric": "epochs_to_90"})
+    folder = make_sweep(tmp_path, {name: [0.9] * 3 for name in ("a=1", "a=2")}, curves=rows, study={"metric": "epochs_to_90"})
     picture = seeds(judge(load_study(folder)))
     draw, *size = picture.layout(False)
     figure = Figure(size)

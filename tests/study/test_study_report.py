@@ -20,7 +20,10 @@ from scipy import stats
 from cifar_lab.analysis.typeset import escape_latex
 from cifar_lab.errors import ConfigError, DataError
 from cifar_lab.study import wording
+from cifar_lab.study.answer import answer
+from cifar_lab.study.design import load_study
 from cifar_lab.study.report import build_report
+from cifar_lab.study.verdicts import judge
 
 EVIL = 'model.activation=<b>&"x"'
 ACCURACIES = {
@@ -231,6 +234,42 @@ def test_small_sweeps(tmp_path, accuracies, words):
     report = build_report(make_sweep(tmp_path / "small", accuracies))
     assert any(words in sentence for sentence in json.loads(report.files[2].read_text())["answer"])
     page_of(tmp_path / "small")
+
+
+def answer_of(folder, metric, accuracies, **options):
+    return answer(judge(load_study(make_sweep(folder, accuracies, study={"metric": metric}, predictions=False, **options))))
+
+
+def test_answer_says_why_finished_runs_give_no_verdict(tmp_path):
+    three = {name: [0.5, 0.6, 0.55] for name in ("a=1", "a=2")}
+    never = (
+        "Epochs to 90 % validation accuracy: not always reached (2 in {} of 3 runs, 1 in 0 of 3 runs): the rest have no value,"
+    )
+    [found] = answer_of(tmp_path / "none", "epochs_to_90", three)
+    assert found.startswith(never.format(0))
+    [found] = answer_of(tmp_path / "some", "epochs_to_90", three, curves={("a=2", seed): [0.95] for seed in range(2)})
+    assert found.startswith(never.format(2))
+    [found] = answer_of(tmp_path / "alone", "epochs_to_90", {"": [0.5, 0.6]}, curves={("", 0): [0.95]})
+    assert found == "Epochs to 90 % validation accuracy: reached in 1 of 2 runs, so that there is no mean."
+    shared = {("a=2", 0): {"cost": {"train_s": 30.0, "shared": True}}}
+    [found] = answer_of(tmp_path / "shared", "train_s", three, results=shared)
+    assert found == "Seconds of training: 1 of 6 runs shared a device: their seconds allow no verdict."
+    calls = {name: {"latency": {"p50_ms": 2.0}} for name in three}
+    [found] = answer_of(tmp_path / "latency", "latency_ms", three, facts=calls)
+    assert found.startswith("Milliseconds for one image: measured once a variant, on one machine")
+    [found] = answer_of(tmp_path / "once", "latency_ms", {"": [0.5, 0.6]}, facts={"": calls["a=1"]})
+    assert found == "Milliseconds for one image: 2, measured once."
+
+
+def test_answer_names_one_comparison_for_several_that_have_no_verdict(tmp_path):
+    [found] = answer_of(tmp_path, "epochs_to_90", {f"a={k}": [0.5, 0.6] for k in (1, 2, 3)})
+    assert found.startswith("Epochs to 90 % validation accuracy (2): not always reached (")
+    assert found.endswith("no verdict. 1 other comparison has no verdict either.")
+
+
+def test_a_failed_run_is_no_reason_of_its_own(tmp_path):
+    [found] = answer_of(tmp_path, "test_accuracy", {"a=1": [0.5, 0.6], "a=2": ["E-OOM", 0.5]})
+    assert found.startswith("No verdict is possible: there is one seed of each")
 
 
 def test_sweep_without_validation_answers_or_facts(tmp_path):
