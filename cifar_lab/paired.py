@@ -100,19 +100,17 @@ def smallest_detectable(sd: float, pairs: int, comparisons: int, *, level: float
     one comparison must all have one sign.
 
     Args:
-        sd: Standard deviation of the differences.
+        sd: Standard deviation of the differences; from 0, which is no spread to judge by, nothing follows.
         pairs: n.
         comparisons: How many the study makes.
         level: That no false finding may exceed over the study.
         power: Chance of finding it.
 
     Returns:
-        In the unit of ``sd``; None where the sign-flip test of so many pairs cannot reach the level at all.
+        In the unit of ``sd``; None without it, and where the sign-flip test of so many pairs cannot reach the level at all.
     """
-    if pairs < 2 or not can_decide(pairs, comparisons, level):
+    if pairs < 2 or sd == 0 or not can_decide(pairs, comparisons, level):
         return None
-    if sd == 0:
-        return 0.0
     return _detectable(pairs, level / comparisons, power) * sd
 
 

@@ -15,6 +15,7 @@ from cifar_lab.errors import LabError
 from cifar_lab.local import choose_slots
 from cifar_lab.paired import attainable_p, smallest_detectable
 from cifar_lab.processes import apart
+from cifar_lab.stats import are_equal
 from cifar_lab.study.audit import audit
 from cifar_lab.study.design import FACTS
 from cifar_lab.study.estimate import SEED_SD, estimate, power_lines, readable_size
@@ -114,8 +115,10 @@ def _facts(where: Path, first: Mapping[str, Job], threads: int, code: str) -> di
 def _spread(done: Iterable[Sequence[Mapping[str, Any]]]) -> tuple[float, bool]:
     """Standard deviation of validation accuracy between seeds, and whether finished runs say it."""
     values = [[r["metrics"]["val"]["accuracy"] for r in results if r["metrics"]["val"]] for results in done]
-    variances = [np.var(found, ddof=1) for found in values if len(found) > 1]
-    return (float(np.sqrt(np.mean(variances))), True) if variances else (SEED_SD, False)
+    several = [found for found in values if len(found) > 1]
+    if all(are_equal(found) for found in several):  # or none is there
+        return SEED_SD, False
+    return float(np.sqrt(np.mean([np.var(found, ddof=1) for found in several]))), True
 
 
 def save_facts(where: Path, facts: Mapping[str, Mapping[str, Any]]) -> None:

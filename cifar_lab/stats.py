@@ -145,26 +145,32 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected.tolist()
 
 
-def paired_mean_difference(first: Sequence[float], second: Sequence[float], confidence: float = CONFIDENCE) -> Interval:
+def paired_mean_difference(first: Sequence[float], second: Sequence[float], confidence: float = CONFIDENCE) -> Interval | None:
     """Student's t interval of the mean difference of pairs, such as two recipes with the same seeds; at least two pairs.
 
-    Without any spread among the differences it is that one point.
+    None where all differences are the same (see ``mean_interval``).
     """
     if len(first) < 2:
         raise ValueError(f"{len(first)} pairs; an interval of their mean needs 2 or more")
     return mean_interval(np.subtract(first, second, dtype=np.float64), confidence)
 
 
-def mean_interval(values: Sequence[float] | np.ndarray, confidence: float = CONFIDENCE) -> Interval:
+def mean_interval(values: Sequence[float] | np.ndarray, confidence: float = CONFIDENCE) -> Interval | None:
     """Student's t interval of a mean; at least two values.
 
-    Without any spread among them it is that one point.
+    None where all are the same. Accuracies on a small test set, and whole epochs, are so coarse that a few often agree by
+    chance: an interval without any width would claim what they do not show.
     """
     values = np.asarray(values, dtype=np.float64)
     n = len(values)
     if n < 2:
         raise ValueError(f"{n} values; an interval of their mean needs 2 or more")
-    if np.ptp(values) == 0:
-        return Interval(float(values[0]), float(values[0]))
+    if are_equal(values):
+        return None
     mean, half = values.mean(), special.stdtrit(n - 1, (1 + confidence) / 2) * values.std(ddof=1) / math.sqrt(n)
     return Interval(float(mean - half), float(mean + half))
+
+
+def are_equal(values: Sequence[float] | np.ndarray) -> bool:
+    """Whether values, at least one, are the same but for rounding."""
+    return bool(np.ptp(values) <= max(1e-9 * np.abs(values).max(), 1e-12))

@@ -10,6 +10,7 @@ from cifar_lab.stats import (
     PairedCounts,
     holm,
     mcnemar_exact,
+    mean_interval,
     paired_counts,
     paired_difference,
     paired_mean_difference,
@@ -135,7 +136,26 @@ def test_the_mean_of_pairs_has_students_interval():
     half = stats.t.ppf(0.975, 3) * d.std(ddof=1) / 2
     found = paired_mean_difference(first, second)
     assert (found.low, found.high) == pytest.approx((d.mean() - half, d.mean() + half))
-    same = paired_mean_difference([0.5, 0.5], [0.25, 0.25])
-    assert (same.low, same.high) == (0.25, 0.25)
     with pytest.raises(ValueError, match="1 pairs"):
         paired_mean_difference([0.5], [0.25])
+
+
+@pytest.mark.parametrize("n", [2, 3, 7])
+def test_equal_values_have_no_interval(n):
+    assert paired_mean_difference([0.5] * n, [0.25] * n) is None
+    assert mean_interval([0.0] * n) is None
+    assert mean_interval([-1] * n) is None
+    # the same but for rounding
+    assert paired_mean_difference([0.72, 0.71] * n, [0.71, 0.70] * n) is None
+    assert mean_interval([0.1 + 0.2 - 0.3, 0.0] * n) is None
+    assert mean_interval([0.1] * n + [0.1001]) is not None
+
+
+def test_small_classes_rarely_seem_to_change_without_an_effect():
+    """Two seeds of classes of 20 images, 4,000 times, seed 0: in one of eleven both change by the same, which is no evidence."""
+    right = np.random.default_rng(0).binomial(20, 0.7, size=(4000, 2, 2))
+    changes = (right[:, 0] - right[:, 1]) / 20
+    found = [mean_interval(change) for change in changes]
+    assert np.mean([interval is None for interval in found]) > 0.08
+    clear = np.mean([interval is not None and not interval.low <= 0 <= interval.high for interval in found])
+    assert clear < 0.05

@@ -27,7 +27,8 @@ class Pair:
         p: McNemar's exact test.
         p_holm: The same, corrected for the number of pairs.
         shared_seeds: Seeds that both have.
-        mean_difference: Over shared seeds, first less second; None with fewer than two.
+        mean_difference: Over shared seeds, first less second; None with fewer than two, and where they all differ by the same,
+            which shows no spread to judge by.
         mean_interval: Its 95 % (Student's t) interval.
         of_several: Whether one of the two has several runs, so that the answers are of a part of them.
     """
@@ -130,7 +131,7 @@ def _chosen(first: Entry, second: Entry) -> tuple[tuple[SavedRun, SavedRun], tup
 
 
 def _over_seeds(first: Entry, second: Entry, shared: Sequence[int]) -> tuple[float | None, stats.Interval | None]:
-    """Mean difference of test accuracy over shared seeds and its interval."""
+    """Mean difference of test accuracy over shared seeds and its interval, where they show a spread."""
     if len(shared) < 2:
         return None, None
     values: list[list[float]] = []
@@ -138,7 +139,8 @@ def _over_seeds(first: Entry, second: Entry, shared: Sequence[int]) -> tuple[flo
         by_seed = {run.result["seed"]: run.metrics["test"]["accuracy"] for run in reversed(entry.runs)}
         values.append([by_seed[seed] for seed in shared])
     one, two = values
-    return statistics.fmean(one) - statistics.fmean(two), stats.paired_mean_difference(one, two)
+    interval = stats.paired_mean_difference(one, two)
+    return None if interval is None else statistics.fmean(one) - statistics.fmean(two), interval
 
 
 def p_text(p: float) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from cifar_lab.stats import paired_mean_difference
+from cifar_lab.stats import mean_interval
 from cifar_lab.study import wording
 from cifar_lab.study.design import Study
 from cifar_lab.study.findings import Comparison, Findings, Outcome
@@ -55,8 +55,10 @@ def alone(findings: Findings, one: Outcome) -> str:
         seeds = f"{wording.count(one.n, 'seed')}; a spread takes two or more"
         return f"{lead}: {wording.value(metric, one.mean)}{unit} ({seeds})."
     values = [one.values[seed] for seed in sorted(one.values)]
-    low, high = paired_mean_difference(values, [0.0] * len(values))
-    ends = f"{wording.value(metric, low)} to {wording.value(metric, high)}"
+    interval = mean_interval(values)
+    if interval is None:
+        return f"{lead}: {wording.value(metric, one.mean)}{unit} in each of {one.n} seeds, which show no spread."
+    ends = f"{wording.value(metric, interval.low)} to {wording.value(metric, interval.high)}"
     return f"{lead}: {wording.mean_sd(metric, one.mean, one.sd)}{unit} over {one.n} seeds (95 % t interval of the mean {ends})."
 
 

@@ -7,7 +7,6 @@ from cifar_lab.config import ClaimConfig
 from cifar_lab.stats import Interval, mean_interval
 from cifar_lab.study.asked import check_claims
 from cifar_lab.study.classes import judge_confused, judge_worst
-from cifar_lab.study.deciding import lacks_spread
 from cifar_lab.study.design import Study, Variant
 from cifar_lab.study.measures import (
     COUNTED,
@@ -102,6 +101,8 @@ def _difference(study: Study, claim: ClaimConfig, one: Variant, other: Variant, 
     if reason := _too_few(found, "pair of seeds"):
         return INCONCLUSIVE, found[0] if found else None, None, reason
     wide, narrow, mean = mean_interval(found), mean_interval(found, 0.9), sum(found) / len(found)
+    if wide is None or narrow is None:
+        return INCONCLUSIVE, mean, None, _no_spread(found, "pair of seeds")
     verdict = judge_difference(claim.relation, wide, narrow, margin)
     words = f"{in_words(metric)}: {as_difference(metric, mean)}, "
     words += f"95 % interval {as_range(metric, wide, difference=True)}, n = {len(found)}"
@@ -134,6 +135,8 @@ def _between(study: Study, claim: ClaimConfig, one: Variant, sheet: Sheet) -> Ju
     if reason := _too_few(values, "run"):
         return INCONCLUSIVE, values[0] if values else None, None, reason
     wide, mean = mean_interval(values), sum(values) / len(values)
+    if wide is None:
+        return INCONCLUSIVE, mean, None, _no_spread(values, "run")
     words = f"{in_words(metric)}: {as_text(metric, mean)}, 95 % interval {as_range(metric, wide)}, n = {len(values)}"
     return judge_between(wide, claim.low, claim.high), mean, wide, f"{words}; {asked}"
 
@@ -196,9 +199,11 @@ def _count(study: Study, variant: Variant, metric: str, sheet: Sheet) -> float |
 
 
 def _too_few(values: Sequence[float], what: str) -> str:
-    """Why values allow no interval; empty where they do."""
-    if lacks_spread(values):
-        return f"n = 2 and the same in each {what}: there is no spread to judge by"
+    """Why values are too few for an interval; empty where they are not."""
     if len(values) == 1:
         return f"n = 1 cannot decide: one {what} does not show the spread"
     return "" if values else f"no {what} is done"
+
+
+def _no_spread(values: Sequence[float], what: str) -> str:
+    return f"n = {len(values)} and the same in each {what}: there is no spread to judge by"

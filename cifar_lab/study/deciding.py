@@ -17,7 +17,7 @@ class Decision:
 
     Args:
         difference: Their mean; None without any.
-        interval95: Student's t interval of the mean.
+        interval95: Student's t interval of the mean; None where all differences are the same.
         interval90: The same at 90 %.
         p: Of the sign-flip test.
         p_corrected: By Holm for all comparisons.
@@ -37,8 +37,8 @@ def decide(columns: Sequence[Sequence[float] | np.ndarray], margin: float, *, lo
 
     Better or worse: the sign-flip p, by Holm's correction for all comparisons, is below 0.05. Equivalent: the 90 % interval of
     the paired t test lies inside the margin (two one-sided tests at 5 %). Else there is no evidence. A comparison with fewer
-    than two pairs gets no word, but is counted by the correction: more runs later take no word back for having come. Two pairs
-    with one and the same difference show no spread, so that there is neither an interval nor evidence.
+    than two pairs gets no word, but is counted by the correction: more runs later take no word back for having come. Pairs that
+    all differ by the same show no spread, so that there is no interval and nothing is equivalent.
 
     Args:
         columns: Of each comparison the differences variant less baseline, one a seed.
@@ -56,29 +56,13 @@ def decide(columns: Sequence[Sequence[float] | np.ndarray], margin: float, *, lo
         if p is None or difference is None:
             decisions.append(Decision(difference))
             continue
-        if lacks_spread(column):
-            decisions.append(Decision(difference, p=p, p_corrected=p_corrected, verdict=NO_EVIDENCE))
-            continue
         interval90 = mean_interval(column, 0.9)
         if p_corrected < LEVEL:
             verdict = BETTER if (difference < 0) == lower_is_better else WORSE
         else:
-            verdict = EQUIVALENT if inside(interval90, margin) else NO_EVIDENCE
+            verdict = EQUIVALENT if interval90 is not None and inside(interval90, margin) else NO_EVIDENCE
         decisions.append(Decision(difference, mean_interval(column), interval90, p, p_corrected, verdict))
     return decisions
-
-
-def lacks_spread(values: Sequence[float] | np.ndarray) -> bool:
-    """Whether values are two and the same, from which no interval may be built.
-
-    Accuracies on a small test set, and epochs, are so coarse that two seeds often agree by chance; three or more rarely do.
-    """
-    return len(values) == 2 and are_equal(values)
-
-
-def are_equal(values: Sequence[float] | np.ndarray) -> bool:
-    """Whether values are the same but for rounding."""
-    return bool(np.ptp(values) <= 1e-9 * np.abs(values).max())
 
 
 def inside(interval: Interval, margin: float) -> bool:

@@ -45,7 +45,7 @@ class Comparison:
         n: Pairs.
         difference: Mean of variant less baseline, whichever way is better; None without a pair, and where a run on either side
             missed the milestone that it was to reach.
-        interval95: Student's t interval of the difference; None below two pairs.
+        interval95: Student's t interval of the difference; None below two pairs, and where all differ by the same.
         interval90: The same at 90 %, which decides about equivalence.
         p: Of the sign-flip test, two-sided.
         p_corrected: By Holm for all comparisons of the study.

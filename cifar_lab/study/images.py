@@ -47,7 +47,7 @@ class RecallChange:
         baseline: Mean recall of the baseline in these pairs.
         variant: Mean recall of the variant.
         difference: Mean over pairs; None without any.
-        interval: Student's t interval of it, 95 %; None below two pairs.
+        interval: Student's t interval of it, 95 %; None below two pairs, and where all differ by the same.
     """
 
     name: str

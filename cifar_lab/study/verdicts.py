@@ -9,9 +9,10 @@ import numpy as np
 
 from cifar_lab.errors import ConfigError
 from cifar_lab.paired import attainable_p, smallest_detectable
+from cifar_lab.stats import are_equal
 from cifar_lab.study import notes
 from cifar_lab.study.claims import judge_claims
-from cifar_lab.study.deciding import BETTER, EQUIVALENT, WORSE, Decision, are_equal, decide, inside
+from cifar_lab.study.deciding import BETTER, EQUIVALENT, WORSE, Decision, decide, inside
 from cifar_lab.study.design import Study, Variant
 from cifar_lab.study.findings import Comparison, Findings, Outcome
 from cifar_lab.study.measures import (
@@ -184,6 +185,6 @@ def _reach(
         return max((one.n for one in comparisons), default=0), None, None
     pairs = max(one.n for one in tested)
     by_name = {one.variant: one for one in outcomes}
-    variances = [float(np.var(differences(by_name[one.variant], by_name[baseline]), ddof=1)) for one in tested if one.n == pairs]
-    sd = math.sqrt(statistics.fmean(variances))
+    columns = [differences(by_name[one.variant], by_name[baseline]) for one in tested if one.n == pairs]
+    sd = math.sqrt(statistics.fmean(0.0 if are_equal(column) else float(np.var(column, ddof=1)) for column in columns))
     return pairs, attainable_p(pairs), smallest_detectable(sd, pairs, len(comparisons))

@@ -4,6 +4,7 @@ import csv
 import io
 import itertools
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from cifar_lab.analysis import contrast, overlay, tradeoff
 from cifar_lab.analysis.convergence import milestones
 from cifar_lab.analysis.figures import RUN_COLORS, render
 from cifar_lab.analysis.typeset import Column, Table, escape_latex, save_table, to_csv, to_latex, to_markdown
+from cifar_lab.comparing.pairs import _over_seeds
 from cifar_lab.errors import ConfigError
 
 NASTY = r"a_b & 50 % of $x$ #1 {c} ~d^e \f | <g> ± −1"
@@ -180,3 +182,16 @@ def test_the_matrix_shows_signed_numbers_but_no_zeros():
     assert (low, high) == (-12, 12), "white is nothing"
     suptitle = drawn[0].get_suptitle()
     assert suptitle == "one less two: +13 right"
+
+
+def test_equal_differences_over_shared_seeds_show_no_spread():
+    def entry(*accuracies: float):
+        runs = [SimpleNamespace(result={"seed": k}, metrics={"test": {"accuracy": a}}) for k, a in enumerate(accuracies)]
+        return SimpleNamespace(runs=runs)
+
+    assert _over_seeds(entry(0.72, 0.71), entry(0.71, 0.70), (0, 1)) == (None, None)
+    mean, interval = _over_seeds(entry(0.72, 0.72), entry(0.71, 0.70), (0, 1))
+    assert mean == pytest.approx(0.015)
+    assert interval is not None
+    # t(0.975, 1) = 12.706, standard error 0.005
+    assert interval == pytest.approx((0.015 - 0.06353, 0.015 + 0.06353), abs=1e-5)

@@ -1,7 +1,10 @@
 """Whether a variant changes one thing, from settings and facts written out by hand."""
 
+import pytest
+
+from cifar_lab.preview import _spread
 from cifar_lab.study.audit import audit
-from cifar_lab.study.estimate import Effort, estimate, power_lines, readable_size
+from cifar_lab.study.estimate import SEED_SD, Effort, estimate, power_lines, readable_size
 
 BASE = {"model.name": "small_cnn", "model.kernel_size": 3, "optimizer.name": "adam", "optimizer.lr": 0.01, "train.batch_size": 32}
 FACTS = {"num_params": 18_422, "macs": 632_268, "head_inputs": 1764, "steps_per_epoch": 1250, "train_images": 40_000}
@@ -72,3 +75,13 @@ def test_what_seeds_can_show_is_said_plainly():
 
 def test_sizes_are_readable():
     assert [readable_size(n) for n in (10, 193_000_000, 2_400_000_000)] == ["1 MB", "193 MB", "2.4 GB"]
+
+
+def test_the_spread_between_seeds_is_assumed_until_runs_show_one():
+    def done(*accuracies: float):
+        return [{"metrics": {"val": {"accuracy": accuracy}}} for accuracy in accuracies]
+
+    assert _spread([done(0.7), []]) == (SEED_SD, False)
+    assert _spread([done(0.7, 0.7, 0.7), done(0.8)]) == (SEED_SD, False)
+    # variances 0.0002 and 0, of two seeds each
+    assert _spread([done(0.70, 0.72), done(0.8, 0.8)]) == (pytest.approx(0.01), True)

@@ -160,11 +160,14 @@ def test_settling_is_judged_by_epochs(tmp_path):
     assert (found.verdict, found.estimate) == ("supported", 2.75)
 
 
-def test_two_seeds_that_agree_show_no_spread(tmp_path):
+@pytest.mark.parametrize("n", [2, 4])
+def test_seeds_that_agree_show_no_spread(tmp_path, n):
     claims = [{"variant": FIVE, "relation": "higher"}, {"relation": "between", "high": 0.9}]
-    found = claims_of(tmp_path, claims, {NONE: [0.7, 0.7], FIVE: [0.72, 0.72]})
+    found = claims_of(tmp_path, claims, {NONE: [0.7] * n, FIVE: [0.72] * n})
     assert [one.verdict for one in found] == ["inconclusive"] * 2
-    assert found[0].words == "n = 2 and the same in each pair of seeds: there is no spread to judge by"
+    assert [one.estimate for one in found] == pytest.approx([0.02, 0.7])
+    assert found[0].words == f"n = {n} and the same in each pair of seeds: there is no spread to judge by"
+    assert found[1].words == f"n = {n} and the same in each run: there is no spread to judge by"
 
 
 # What is no matter of seeds
@@ -212,9 +215,11 @@ def test_seconds_of_shared_devices_decide_nothing(tmp_path):
         {"variant": FIVE, "metric": "train_s", "relation": "lower"},
         {"metric": "train_s", "relation": "between", "high": 99},
     ]
-    costs = {FIVE: {"train_s": 5.0}}
-    assert verdicts(tmp_path / "a", claims, costs=costs) == ["supported", "supported"]
-    found = claims_of(tmp_path / "b", claims, results={(NONE, 2): {"cost": {"train_s": 20.0, "shared": True}}}, costs=costs)
+    results = {(name, s): {"cost": {"train_s": t + 0.1 * s}} for name, t in ((NONE, 20.0), (FIVE, 5.0)) for s in (1, 2, 3)}
+    costs = {FIVE: {"train_s": 5.5}}
+    assert verdicts(tmp_path / "a", claims, results=results, costs=costs) == ["supported", "supported"]
+    results[NONE, 2] = {"cost": {"train_s": 20.0, "shared": True}}
+    found = claims_of(tmp_path / "b", claims, results=results, costs=costs)
     assert [one.verdict for one in found] == ["inconclusive", "inconclusive"]
     assert found[0].words == "1 of 8 runs shared a device: their seconds say nothing"
 
@@ -231,7 +236,7 @@ def test_seconds_of_shared_devices_decide_nothing(tmp_path):
     ],
 )
 def test_runs_that_never_got_there_are_counted(tmp_path, first, second, words):
-    curves = {(FIVE, seed): [0.5, 0.75 if seed < first else 0.6] for seed in range(4)}
+    curves = {(FIVE, seed): [0.71 if seed < first - 3 else 0.5, 0.75 if seed < first else 0.6] for seed in range(4)}
     curves |= {(NONE, seed): [0.5, 0.6, 0.75 if seed < second else 0.6] for seed in range(4)}
     claims = [{"variant": FIVE, "metric": "epochs_to_70", "relation": relation} for relation in words]
     found = claims_of(tmp_path, claims, curves=curves)

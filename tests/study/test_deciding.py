@@ -67,11 +67,16 @@ def test_one_pair_or_none_gets_no_word_but_counts():
     assert decide([], 0.005) == []
 
 
-def test_two_equal_differences_show_no_spread():
+def test_equal_differences_show_no_spread():
     [found] = decide([[0.72 - 0.71, 0.71 - 0.70]], 0.05)
     assert (found.verdict, found.interval95, found.interval90, found.p) == ("no evidence", None, None, 0.5)
     assert words([0.010, 0.011], margin=0.05) == ["equivalent"]
-    assert words([0.01, 0.01, 0.01], margin=0.05) == ["equivalent"]
+    for n in (3, 5, 12):
+        [found] = decide([[0.0] * n], 0.05)
+        assert (found.verdict, found.interval95, found.interval90, found.p) == ("no evidence", None, None, 1.0)
+    # Signs need no spread: -1 epoch in each of seven seeds is no chance.
+    [found] = decide([[-1] * 7], 5, lower_is_better=True)
+    assert (found.verdict, found.interval95, found.p) == ("better", None, 2 / 128)
 
 
 def upper_bound(share, n):

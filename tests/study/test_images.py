@@ -178,6 +178,25 @@ def test_recalls_change_by_pairs(tmp_path):
         assert one.difference == pytest.approx(one.variant - one.baseline)
 
 
+def test_equal_changes_of_a_class_are_not_marked(tmp_path):
+    make_sweep(tmp_path, {NONE: [0.70, 0.71], FIVE: [0.80, 0.82]})
+    for k, side in enumerate((NONE, FIVE)):
+        for seed in range(2):
+            place = tmp_path / f"{side},seed={seed}" / "result.json"
+            result = storage.read_json(place)
+            for row in result["metrics"]["test"]["per_class"]:
+                # cat: the same change in both seeds; deer: nearly so, which two seeds may show
+                row["recall"] = 0.5 + 0.01 * seed + 0.1 * k + 0.001 * (row["name"] == "deer") * k * seed
+            storage.write_json(place, result)
+    found = detail_of(load_study(tmp_path))
+    cat, deer = (next(one for one in found.numbers["recall_changes"][FIVE] if one["class"] == name) for name in ("cat", "deer"))
+    assert cat["interval"] is None
+    assert deer["interval"][0] > 0
+    _, cells = found.classes.cells
+    assert cells[1:] == ["+10.00", "+10.00", "+10.00", "+10.05*", "+10.00"]
+    assert [row[-1] for row in found.recalls.cells][2] == "–"
+
+
 def test_nothing_done_changes_nothing(tmp_path):
     study = load_study(make_sweep(tmp_path, {NONE: [0.7], FIVE: ["waiting"]}))
     assert [one.difference for one in recall_changes(study, FIVE)] == [None] * 5

@@ -228,6 +228,7 @@ def test_half_finished_sweep(tmp_path):
         ({"a=1": [0.5], "a=2": [0.6]}, "No verdict is possible: there is one seed of each"),
         ({"": [0.5, 0.6, 0.7]}, "Test accuracy: 60.00 ± 10.00 % over 3 seeds (95 % t interval of the mean 35.16 to 84.84)."),
         ({"": [0.5]}, "Test accuracy: 50.00 % (1 seed; a spread takes two or more)."),
+        ({"": [0.5] * 3}, "Test accuracy: 50.00 % in each of 3 seeds, which show no spread."),
     ],
 )
 def test_small_sweeps(tmp_path, accuracies, words):

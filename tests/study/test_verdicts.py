@@ -186,10 +186,11 @@ def test_seeds_on_one_side_have_no_pair(tmp_path):
 
 @pytest.mark.parametrize("metric", ["train_s", "images_per_s", "seconds_to_70"])
 def test_seconds_of_shared_devices_give_no_verdict(tmp_path, metric):
-    curves = {(name, seed): [0.5, 0.75] for name in (NONE, FIVE) for seed in range(7)}
+    curves = {(name, seed): [0.5, 0.75] for name in (NONE, FIVE) for seed in range(7)} | {(FIVE, 0): [0.75]}
     sides = {NONE: BASE, FIVE: UP}
     options = {"study": {"metric": metric, "margin": 1.0}, "curves": curves, "predictions": False}
-    alone = judged(tmp_path / "a", sides, **options)
+    differs = {(NONE, 0): {"cost": {"train_s": 20.5, "images_per_s": 2000.5}}}
+    alone = judged(tmp_path / "a", sides, results=differs, **options)
     assert alone.comparisons[0].verdict == "equivalent"
     shared = {"cost": {"train_s": 40.0, "images_per_s": 1000.0, "shared": True}}
     found = judged(tmp_path / "b", sides, results={(FIVE, seed): shared for seed in range(7)}, **options)
@@ -237,6 +238,7 @@ def test_a_milestone_that_was_missed_is_not_left_out(tmp_path):
     )
     assert (whole.comparisons[0].verdict, whole.comparisons[0].difference) == ("better", -1.0)
     assert whole.comparisons[0].note == "every pair differs by the same: there is no spread to judge by"
+    assert (whole.comparisons[0].interval95, whole.detectable) == (None, None)
 
 
 def test_notes_on_the_data_are_told(tmp_path):
