@@ -66,7 +66,7 @@ def test_what_differs_around_it_is_listed_and_what_came_out_is_judged(finished, 
     assert "differs: settings that there were not then, at their defaults: train.label_smoothing\n" in said.out
     assert "error[E-CKPT]: NOT reproduced: test accuracy " in said.err
     assert (
-        "against 100.00 % (n = 1, so nothing is known of seeds: on 60 images equally good models lie within 0.00 points)"
+        "against 100.00 % (n = 1, so nothing is known of seeds: on 60 images equally good models lie within 8.33 points)"
         in said.err
     )
 
@@ -94,6 +94,22 @@ def test_one_seed_is_judged_by_the_size_of_the_test_set():
     assert inside.reproduced
     assert not outside.reproduced
     assert "equally good models lie within 0.83 points" in inside.text
+
+
+@pytest.mark.parametrize("seeds", [[1.0], [1.0, 1.0], [0.9999, 0.9999, 0.9999]])
+def test_five_images_are_no_evidence_where_there_is_no_spread(seeds):
+    """Of five images that only one of two models gets right, a fair coin gives as many to one side in 2 of 32 cases."""
+    runs = [a_run(a, [1.0]) for a in seeds]
+    same, five, six = (rerun.compare(runs[0], a_run(seeds[0] - k / 10_000, [2.0]), runs) for k in (0, 5, 6))
+    assert [same.reproduced, five.reproduced, six.reproduced] == [True, True, False]
+    assert f"{len(seeds)} seeds have the same accuracy, which shows no spread: on 10,000 images" in six.text or len(seeds) == 1
+
+
+def test_seeds_of_one_accuracy_are_judged_as_one_seed_is():
+    """1.96 sqrt(2 * 0.9 * 0.1 / 10000) = 0.83 points."""
+    seeds = [a_run(0.9, [1.0]) for _ in range(2)]
+    assert rerun.compare(seeds[0], a_run(0.8917, [2.0]), seeds).reproduced
+    assert not rerun.compare(seeds[0], a_run(0.8916, [2.0]), seeds).reproduced
 
 
 def test_several_seeds_give_a_prediction_interval():
