@@ -77,6 +77,23 @@ def wilson(right: int, images: int, confidence: float = CONFIDENCE) -> Interval:
     return Interval(float(found.low), float(found.high))
 
 
+def clopper_pearson(hits: int, n: int, confidence: float = CONFIDENCE) -> Interval:
+    """Interval of a share that holds it at least as often as it says, however small n is: what lies outside, a test refuses.
+
+    Reference: Clopper and Pearson, 1934, Biometrika 26, 404-413; scipy's ``proportion_ci``.
+    """
+    found = stats.binomtest(hits, n).proportion_ci(confidence, method="exact")
+    return Interval(float(found.low), float(found.high))
+
+
+def fisher_exact(first: tuple[int, int], second: tuple[int, int]) -> float:
+    """Two-sided p that two shares, each (hits, n), would differ at least so much, were what is behind them the same.
+
+    Reference: Fisher, 1935, Journal of the Royal Statistical Society 98, 39-82; scipy's ``fisher_exact``.
+    """
+    return float(stats.fisher_exact([[hits, n - hits] for hits, n in (first, second)]).pvalue)
+
+
 def mcnemar_exact(counts: PairedCounts) -> float:
     """Two-sided p that two models of equal accuracy would differ at least so much on these images.
 

@@ -8,6 +8,8 @@ from scipy import optimize, stats
 
 from cifar_lab.stats import (
     PairedCounts,
+    clopper_pearson,
+    fisher_exact,
     holm,
     mcnemar_exact,
     mean_interval,
@@ -111,6 +113,23 @@ def test_wilson_by_its_formula():
     assert (found.low, found.high) == pytest.approx(((center - half) / (1 + z**2 / n), (center + half) / (1 + z**2 / n)))
     assert wilson(0, 10).low == 0
     assert wilson(10, 10).high == 1
+
+
+def test_clopper_pearson_by_its_closed_form_and_as_the_test_that_it_turns_round():
+    assert clopper_pearson(6, 6) == pytest.approx((0.025 ** (1 / 6), 1.0))
+    assert clopper_pearson(0, 6) == pytest.approx((0.0, 1 - 0.025 ** (1 / 6)))
+    for n in range(1, 16):
+        for hits in range(n + 1):
+            tail = sum(math.comb(n, k) for k in range(max(hits, n - hits), n + 1)) / 2**n
+            low, high = clopper_pearson(hits, n)
+            # One half lies outside where both tails of a fair coin come to less than 5 %.
+            assert (not low <= 0.5 <= high) == (2 * tail < 0.05), (hits, n)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 8])
+def test_always_against_never_is_as_likely_as_two_of_all_ways_to_share_out(n):
+    assert fisher_exact((n, n), (0, n)) == pytest.approx(2 / math.comb(2 * n, n))
+    assert fisher_exact((0, n), (n, n)) == pytest.approx(2 / math.comb(2 * n, n))
 
 
 def test_holm_by_hand():

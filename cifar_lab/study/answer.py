@@ -86,7 +86,8 @@ def method(findings: Findings) -> list[str]:
     """How the numbers are made, in plain words, with what so many seeds can show."""
     metric, lines = findings.metric, []
     if not findings.comparisons:
-        return ["Mean and standard deviation (n - 1) are over the seeds that finished. The interval of the mean is Student's t."]
+        line = "Mean and standard deviation (n - 1) are over the seeds that finished. The interval of the mean is Student's t."
+        return [line, *_uncorrected(findings)]
     lines.append(
         "Every variant is compared with the baseline seed by seed: runs of one seed share initialisation and data order as far "
         "as "
@@ -97,13 +98,13 @@ def method(findings: Findings) -> list[str]:
         "p is that of a sign-flip permutation test: how often signs drawn at random give a mean difference at least as large. It "
         "is "
         f"corrected by Holm's method for {wording.count(len(findings.comparisons), 'comparison')}, so that the chance of any "
-        "false "
-        "finding in this study stays below 5 %."
+        "false better or worse in this study stays below 5 %."
     )
     lines.append(
         f"Better or worse: corrected p below 0.05. Equivalent: the 90 % paired t interval lies inside {_margin(findings)}. No "
         "evidence: neither. Fewer than two pairs get no verdict."
     )
+    lines += _uncorrected(findings)
     if findings.attainable_p is not None:
         after = min(1.0, findings.attainable_p * len(findings.comparisons))
         text = (
@@ -118,6 +119,15 @@ def method(findings: Findings) -> list[str]:
         lines.append(f"A true difference of {size} would be found with a chance of 80 %, at the spread that was measured.")
     lines.append("Runs that failed, diverged or are not finished are counted and are in no mean.")
     return lines
+
+
+def _uncorrected(findings: Findings) -> list[str]:
+    """That equivalents and claims are not among what is corrected, where there are any."""
+    equal = any(one.verdict == "equivalent" and one.p is not None for one in findings.comparisons)
+    what = wording.listed([*(["each equivalent"] if equal else []), *(["each claim"] if findings.claims else [])])
+    if not what:
+        return []
+    return [f"{what.capitalize()} is judged at 95 % by itself, without a correction: of many, some may be false."]
 
 
 def conditions(study: Study) -> dict[str, list[str]]:

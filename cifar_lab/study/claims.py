@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cifar_lab.config import ClaimConfig
-from cifar_lab.stats import Interval, mean_interval
+from cifar_lab.paired import LEVEL
+from cifar_lab.stats import Interval, fisher_exact, mean_interval
 from cifar_lab.study.asked import check_claims
 from cifar_lab.study.classes import judge_confused, judge_worst
 from cifar_lab.study.design import Study, Variant
@@ -156,13 +157,17 @@ def _by_latency(study: Study, claim: ClaimConfig, one: Variant, other: Variant, 
 
 
 def _by_counts(claim: ClaimConfig, sides: Sequence[Variant], counts: Sequence[tuple[int, int]]) -> Judged:
-    """A milestone that some runs never reached: only always against never says anything."""
+    """A milestone that some runs never reached: only always against never says anything, of runs enough that it is no chance."""
     shown = " and ".join(f"{side.label} in {k} of {n} runs" for side, (k, n) in zip(sides, counts, strict=True))
     words = f"{in_words(claim.metric)}: reached by {shown}; runs that never got there are not left out"
     (k1, n1), (k2, n2) = counts
     always, never = k1 == n1 and k2 == 0, k1 == 0 and k2 == n2
-    if min(n1, n2) < 2 or not (always or never):
-        return INCONCLUSIVE, None, None, words if min(n1, n2) > 1 else f"{words}; n = {min(n1, n2)} cannot decide"
+    if not (always or never):
+        return INCONCLUSIVE, None, None, words
+    p = fisher_exact(*counts)
+    words += f"; Fisher's exact test, p = {p:.2g}"
+    if p >= LEVEL:
+        return INCONCLUSIVE, None, None, f"{words}: so few runs cannot decide"
     # Never is more than any number of epochs.
     agrees = {"lower": always, "higher": never, "not_lower": never, "equivalent": False}[claim.relation]
     return SUPPORTED if agrees else REFUTED, None, None, words

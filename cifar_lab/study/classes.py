@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from cifar_lab.stats import Interval, wilson
+from cifar_lab.stats import Interval, clopper_pearson
 from cifar_lab.study.design import Variant
 from cifar_lab.study.images import confusion_counts, load_answers
 from cifar_lab.study.measures import RECALL, Sheet, classes_of_run
@@ -17,7 +17,8 @@ Judged = tuple[str, float | None, Interval | None, str]
 def judge_worst(variant: Variant, classes: Sequence[str], sheet: Sheet) -> Judged:
     """Whether exactly these classes have the lowest test recalls in most seeds; in no order, and not shared with another class.
 
-    The interval is Wilson's of the share of seeds: above one half the claim is supported, below it refuted.
+    The interval is that of Clopper and Pearson of the share of seeds: above one half the claim is supported, below it refuted.
+    That takes six seeds or more.
     """
     rows = [_recalls(sheet[run.name]) for run in variant.done.values()]
     rows = [row for row in rows if row]
@@ -54,7 +55,7 @@ def judge_confused(variant: Variant, classes: Sequence[str]) -> Judged:
 
 
 def _by_share(hits: int, n: int, words: str) -> Judged:
-    share, interval = hits / n, wilson(hits, n)
+    share, interval = hits / n, clopper_pearson(hits, n)
     if n < 2:
         return INCONCLUSIVE, share, None, f"{words}; n = 1 cannot decide: one seed does not show how much seeds differ"
     shown = f"share of seeds {100 * interval.low:.0f} to {100 * interval.high:.0f} % (95 %), n = {n}"

@@ -247,6 +247,17 @@ def test_runs_that_never_got_there_are_counted(tmp_path, first, second, words):
     assert own.verdict == ("supported" if first == 4 else "inconclusive")
 
 
+@pytest.mark.parametrize(("n", "p", "word"), [(2, "0.33", "inconclusive"), (3, "0.1", "inconclusive"), (4, "0.029", "supported")])
+def test_always_against_never_takes_four_runs_of_each(tmp_path, n, p, word):
+    """Of all ways to share out n runs that got there over 2n, two are as clear: p = 2 / C(2n, n)."""
+    curves = {(FIVE, seed): [0.75] for seed in range(n)} | {(NONE, seed): [0.5] for seed in range(n)}
+    claim = {"variant": FIVE, "metric": "epochs_to_70", "relation": "lower"}
+    [found] = claims_of(tmp_path, [claim], {NONE: BASE[:n], FIVE: UP[:n]}, curves=curves)
+    assert found.verdict == word
+    assert f"Fisher's exact test, p = {p}" in found.words
+    assert found.words.endswith("so few runs cannot decide") == (word == "inconclusive")
+
+
 # Classes
 
 
@@ -278,16 +289,16 @@ def class_claim(folder, relation, classes, runs):
 def test_worst_classes_are_so_in_most_seeds(tmp_path):
     worst = {("cat", "bird"): 5, ("bird", "cat"): 4, ("deer", "frog"): 1}
     tied = {("cat", "bird"): 5, ("bird", "cat"): 4, ("deer", "frog"): 4}
-    always = class_claim(tmp_path / "a", "worst_classes", ["bird", "cat"], [worst] * 4)
-    # Wilson, 4 of 4: 1 / (1 + 1.96^2 / 4) = 0.5101
+    always = class_claim(tmp_path / "a", "worst_classes", ["bird", "cat"], [worst] * 6)
+    # Clopper and Pearson, 6 of 6: the sixth root of 0.025
     assert (always.verdict, always.estimate) == ("supported", 1.0)
-    assert always.interval == pytest.approx((0.5101, 1.0), abs=1e-4)
+    assert always.interval == pytest.approx((0.025 ** (1 / 6), 1.0))
     assert always.words.startswith(
-        "bird, cat have the lowest recalls in 4 of 4 seeds; lowest on average: cat 50.0 %, bird 60.0 %, deer"
+        "bird, cat have the lowest recalls in 6 of 6 seeds; lowest on average: cat 50.0 %, bird 60.0 %, deer"
     )
-    assert class_claim(tmp_path / "b", "worst_classes", ["bird", "cat"], [worst] * 3).verdict == "inconclusive"
-    assert class_claim(tmp_path / "c", "worst_classes", ["bird", "cat"], [tied] * 4).verdict == "refuted"
-    assert class_claim(tmp_path / "d", "worst_classes", ["deer", "cat"], [worst] * 4).verdict == "refuted"
+    assert class_claim(tmp_path / "b", "worst_classes", ["bird", "cat"], [worst] * 5).verdict == "inconclusive"
+    assert class_claim(tmp_path / "c", "worst_classes", ["bird", "cat"], [tied] * 6).verdict == "refuted"
+    assert class_claim(tmp_path / "d", "worst_classes", ["deer", "cat"], [worst] * 6).verdict == "refuted"
     assert (
         class_claim(tmp_path / "e", "worst_classes", ["bird", "cat"], [worst, tied, worst, worst, tied]).verdict == "inconclusive"
     )
@@ -296,12 +307,12 @@ def test_worst_classes_are_so_in_most_seeds(tmp_path):
 def test_birds_are_not_taken_for_airplanes(tmp_path):
     one = {("bird", "airplane"): 1, ("bird", "frog"): 5, ("bird", "deer"): 2}
     two = {("bird", "airplane"): 1, ("bird", "frog"): 4, ("bird", "deer"): 3}
-    found = class_claim(tmp_path / "a", "most_confused", ["bird", "airplane"], [one, two, one, two])
+    found = class_claim(tmp_path / "a", "most_confused", ["bird", "airplane"], [one, two] * 3)
     assert (found.verdict, found.estimate) == ("refuted", 0.0)
-    assert found.words.startswith("bird -> airplane 1 a run, behind frog 4.5 and deer 2.5; most frequent in 0 of 4 seeds")
-    frogs = class_claim(tmp_path / "b", "most_confused", ["bird", "frog"], [one, two, one, two])
+    assert found.words.startswith("bird -> airplane 1 a run, behind frog 4.5 and deer 2.5; most frequent in 0 of 6 seeds")
+    frogs = class_claim(tmp_path / "b", "most_confused", ["bird", "frog"], [one, two] * 3)
     assert frogs.verdict == "supported"
-    assert frogs.words.startswith("bird -> frog 4.5 a run, ahead of deer 2.5 and airplane 1; most frequent in 4 of 4 seeds")
+    assert frogs.words.startswith("bird -> frog 4.5 a run, ahead of deer 2.5 and airplane 1; most frequent in 6 of 6 seeds")
     tied = {("bird", "frog"): 3, ("bird", "deer"): 3}
     assert class_claim(tmp_path / "c", "most_confused", ["bird", "frog"], [tied] * 4).estimate == 0.0
 

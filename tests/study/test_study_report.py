@@ -20,7 +20,7 @@ from scipy import stats
 from cifar_lab.analysis.typeset import escape_latex
 from cifar_lab.errors import ConfigError, DataError
 from cifar_lab.study import wording
-from cifar_lab.study.answer import answer
+from cifar_lab.study.answer import answer, method
 from cifar_lab.study.design import load_study
 from cifar_lab.study.report import build_report
 from cifar_lab.study.verdicts import judge
@@ -142,6 +142,24 @@ def test_answer_names_what_was_found(made):
     assert found["answer"][0].startswith("1 variant is better than the baseline: width=2 (+")
     assert found["claims"][0]["verdict"] == "supported"
     assert found["cautions"][0] == "20 of 21 runs are done: 1 failed."
+
+
+def test_method_says_what_is_not_corrected(sweep, tmp_path):
+    def last_of(folder):
+        return [
+            line for line in method(judge(load_study(folder))) if "better or worse in this study" in line or "by itself" in line
+        ]
+
+    corrected, alone = last_of(sweep)
+    assert corrected.endswith("so that the chance of any false better or worse in this study stays below 5 %.")
+    assert (
+        alone == "Each equivalent and each claim is judged at 95 % by itself, without a correction: of many, some may be false."
+    )
+    plain = make_sweep(tmp_path / "plain", {"a=1": [0.5, 0.6], "a=2": [0.7, 0.9]}, predictions=False)
+    assert len(last_of(plain)) == 1
+    claim = {"relation": "between", "low": 0.1, "high": 0.9}
+    seeds = make_sweep(tmp_path / "seeds", {"": [0.5, 0.6]}, study={"claims": [claim]}, predictions=False)
+    assert last_of(seeds) == [alone.replace("Each equivalent and each claim", "Each claim")]
 
 
 def test_classes_confusions_and_images_are_those_of_the_saved_answers(sweep, made):
