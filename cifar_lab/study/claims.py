@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cifar_lab.config import ClaimConfig
-from cifar_lab.paired import LEVEL
+from cifar_lab.paired import LEVEL, sign_flip_p
 from cifar_lab.stats import Interval, fisher_exact, mean_interval
 from cifar_lab.study.asked import check_claims
 from cifar_lab.study.classes import judge_confused, judge_worst
@@ -103,7 +103,7 @@ def _difference(study: Study, claim: ClaimConfig, one: Variant, other: Variant, 
         return INCONCLUSIVE, found[0] if found else None, None, reason
     wide, narrow, mean = mean_interval(found), mean_interval(found, 0.9), sum(found) / len(found)
     if wide is None or narrow is None:
-        return INCONCLUSIVE, mean, None, _no_spread(found, "pair of seeds")
+        return _by_signs(claim, found)
     verdict = judge_difference(claim.relation, wide, narrow, margin)
     words = f"{in_words(metric)}: {as_difference(metric, mean)}, "
     words += f"95 % interval {as_range(metric, wide, difference=True)}, n = {len(found)}"
@@ -111,6 +111,16 @@ def _difference(study: Study, claim: ClaimConfig, one: Variant, other: Variant, 
         shown = as_range(metric, narrow, difference=True)
         words += f"; 90 % interval {shown} and margin {as_difference(metric, margin, sign='')}"
     return verdict, mean, wide, words
+
+
+def _by_signs(claim: ClaimConfig, found: Sequence[float]) -> Judged:
+    """Pairs that all differ by the same have no interval, but may be too many of one sign to be chance."""
+    mean, words, p = sum(found) / len(found), _no_spread(found, "pair of seeds"), sign_flip_p(found)
+    if claim.relation not in ("higher", "lower") or p >= LEVEL:
+        return INCONCLUSIVE, mean, None, words
+    agrees = (mean > 0) == (claim.relation == "higher")
+    words = f"{in_words(claim.metric)}: {as_difference(claim.metric, mean)}, {words} but the signs, p = {p:.2g}"
+    return SUPPORTED if agrees else REFUTED, mean, None, words
 
 
 def _between(study: Study, claim: ClaimConfig, one: Variant, sheet: Sheet) -> Judged:

@@ -170,6 +170,20 @@ def test_seeds_that_agree_show_no_spread(tmp_path, n):
     assert found[1].words == f"n = {n} and the same in each run: there is no spread to judge by"
 
 
+def test_signs_need_no_spread(tmp_path):
+    """Peak memory on a GPU is the same in every run: six pairs of one sign have p = 2 / 64, five 2 / 32."""
+    claims = [
+        {"variant": FIVE, "metric": "peak_memory_mib", "relation": r} for r in ("lower", "higher", "equivalent", "not_lower")
+    ]
+    costs, sides = {FIVE: {"peak_memory_mib": 280.0}}, {NONE: [*BASE, 0.7, 0.71], FIVE: [*UP, 0.72, 0.73]}
+    found = claims_of(tmp_path / "six", claims, sides, costs=costs)
+    assert [one.verdict for one in found] == ["supported", "refuted", "inconclusive", "inconclusive"]
+    signs = "n = 6 and the same in each pair of seeds: there is no spread to judge by but the signs, p = 0.031"
+    assert found[0].words == f"peak memory in MiB: -20, {signs}"
+    five = {name: values[:5] for name, values in sides.items()}
+    assert verdicts(tmp_path / "five", claims, five, costs=costs) == ["inconclusive"] * 4
+
+
 # What is no matter of seeds
 
 
