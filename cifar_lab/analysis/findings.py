@@ -141,8 +141,9 @@ def _calibration(run: Run) -> Finding:
 def _gap_interval(run: Run) -> tuple[float, float]:
     """Ends of the 95 % interval of how much surer than right the model is, from its answers to single test images."""
     gaps = run.confidence("test") - (run.predicted("test") == run.labels("test"))
-    low, high = mean_interval(gaps) if len(gaps) > 1 else (-1.0, 1.0)  # one image tells nothing
-    return float(low), float(high)
+    interval = mean_interval(gaps) if len(gaps) > 1 else None
+    # One image tells nothing, and neither do several that are all alike.
+    return (interval.low, interval.high) if interval is not None else (-1.0, 1.0)
 
 
 def _span(interval: list[float]) -> str:
