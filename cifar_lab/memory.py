@@ -7,6 +7,7 @@ import os
 import resource
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -26,17 +27,25 @@ def keep_freed_memory() -> bool:
     Returns:
         Whether the C library took the settings; another one than glibc has none and is left as it is.
     """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    mallopt = _of_glibc("mallopt")
     if mallopt is None:
         return False
     return bool(mallopt(_M_MMAP_THRESHOLD, _LARGEST_INT)) and bool(mallopt(_M_TRIM_THRESHOLD, _NEVER))
 
 
 def reset_peak(device: torch.device) -> None:
-    """Begin a new stretch. Where the kernel cannot forget a process's peak, it stays that of the process."""
+    """Begin a new stretch: what earlier work of this process freed does not count.
+
+    Where the kernel cannot forget a process's peak, it stays that of the process.
+    """
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return
+    # The heap that ``keep_freed_memory`` keeps is resident, so the peak would begin at that of the largest run before.
+    gc.collect()
+    trim = _of_glibc("malloc_trim")
+    if trim is not None:
+        trim(0)
     with contextlib.suppress(OSError):
         # Linux: 5 sets the high-water mark of resident memory back to what is resident now (man 5 proc).
         switch = os.open("/proc/self/clear_refs", os.O_WRONLY)
@@ -44,6 +53,11 @@ def reset_peak(device: torch.device) -> None:
             os.write(switch, b"5")
         finally:
             os.close(switch)
+
+
+def _of_glibc(name: str) -> Any:
+    """A function of the C library; None where it is another one that has no such function."""
+    return getattr(ctypes.CDLL(None), name, None) if sys.platform == "linux" else None
 
 
 def give_back() -> None:

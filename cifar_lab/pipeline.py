@@ -92,9 +92,9 @@ def _run(
     runtime.set_threads(config.threads)
     runtime.set_deterministic(config.train.deterministic)
     runtime.use_device(device)
-    memory.reset_peak(device)
     tracker = Tracker(folder.path, config)
     splits = _splits(config, tracker, stop)
+    memory.reset_peak(device)  # after the data: the next run of this process may find it loaded
     with runtime.device_failures_named(config.train.batch_size):
         parts = build_parts(config, splits, device, stop=stop.check, progress=tracker.progress)
     _require_checkpoint(folder, config)
@@ -169,8 +169,8 @@ def _splits(config: Config, tracker: Tracker, stop: StopFlag) -> Splits:
     """The data, looked at for overlap; from memory where the run before had the same."""
     key = storage.digest(asdict(config.data))
     if key not in _LAST_DATA:
+        _LAST_DATA.clear()  # before the next: both need not fit
         splits = load_splits(config.data, stop=stop.check, progress=tracker.progress)
-        _LAST_DATA.clear()
         _LAST_DATA[key] = replace(splits, notes=(*splits.notes, *check_overlap(splits.train, splits.val, splits.test)))
     return _LAST_DATA[key]
 

@@ -13,6 +13,7 @@ import yaml
 from rig import SMOKE, Lab
 
 from cifar_lab import pipeline, schema
+from cifar_lab.data.splits import load_splits
 from cifar_lab.engine.weights import load_weights
 from cifar_lab.metrics import METRICS, summarize
 from cifar_lab.runs import config_digest
@@ -122,6 +123,22 @@ def test_seconds_of_a_shared_device_stay_marked_when_the_rest_runs_alone(tmp_pat
         assert (result["epochs_done"], result["cost"]["shared"]) == (epochs, True)
     alone = pipeline.run(schema.compose([*SMOKE, "train.epochs=1"]), tmp_path / "alone", in_sweep=True)
     assert alone["cost"]["shared"] is False
+
+
+def test_peak_memory_leaves_out_what_loading_the_data_took(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first run of a worker loads it, the next one has it: the same run must not need more as the first."""
+
+    def wasteful(*given: Any, **named: Any) -> Any:
+        torch.ones(400 * 2**18)
+        return load_splits(*given, **named)
+
+    monkeypatch.setattr(pipeline, "load_splits", wasteful)
+    monkeypatch.setattr(pipeline, "_LAST_DATA", {})
+    schema.register()
+    first, second = (
+        pipeline.run(schema.compose([*SMOKE, "train.epochs=1"]), tmp_path / name, in_sweep=True) for name in ("first", "second")
+    )
+    assert first["cost"]["peak_memory_mib"] == pytest.approx(second["cost"]["peak_memory_mib"], abs=100)
 
 
 def test_epochs_may_be_raised(lab: Lab) -> None:
