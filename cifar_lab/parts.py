@@ -16,6 +16,7 @@ from cifar_lab.data.augment import normalization
 from cifar_lab.data.batches import Batches
 from cifar_lab.data.sets import ImageSet, Progress, Splits, Stop
 from cifar_lab.engine.fit import steps_per_epoch
+from cifar_lab.engine.preflight import check_lone_image
 from cifar_lab.engine.state import TrainState
 from cifar_lab.engine.twopass import precision_for
 from cifar_lab.errors import ConfigError
@@ -61,7 +62,7 @@ def build_parts(
     ``stop`` and ``progress`` are those of a download of weights.
 
     Raises:
-        ConfigError: A builder refuses a value, or the model does not fit the images or the classes.
+        ConfigError: A builder refuses a value, or the model does not fit the images, the classes or a batch of one image.
         CheckpointError: ``init_from`` or ``model.weights`` cannot be read or does not fit the model.
         DataError: Weights are neither here nor to be had.
     """
@@ -75,6 +76,7 @@ def build_parts(
         model = model.to(memory_format=torch.channels_last)  # pyrefly: ignore
     asked, train.precision = train.precision, runtime.resolve_precision(train.precision, device, model)
     check_forward(model, config.model.name, splits.num_classes, size, device)
+    check_lone_image(model, config.model.name, train, len(splits.train), size, device)
     cost = model_cost(model, (3, size, size), device)
     statistics = normalization(config.data.normalize, splits.train)
     batches = build_batches(config, splits.train, statistics, device, training=True, num_classes=splits.num_classes)

@@ -1,5 +1,7 @@
 """Configuration and parts joined: what only shows when both are there."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -46,3 +48,27 @@ def test_what_the_gpu_says_is_not_blamed_on_the_model():
         check_forward(Failing("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`"), "it", 10, 32, CPU)
     with pytest.raises(ConfigError, match="model=it does not take images of 32x32 pixels: mat1 and mat2"):
         check_forward(Failing("mat1 and mat2 shapes cannot be multiplied"), "it", 10, 32, CPU)
+
+
+@pytest.mark.parametrize("model", ["dense_dnn", "few_param_resnet", "mobilenet_v2", "efficientnet_b0"])
+def test_a_batch_of_one_image_that_a_batch_norm_cannot_train_on_is_refused(model):
+    """torch raises in training mode alone, at the last batch of the first epoch."""
+    last = r"cannot be trained on a batch of one image, which the last one of 31 images is at train\.batch_size=10: Expected more"
+    with pytest.raises(ConfigError, match=last) as caught:
+        parts_of(f"model={model}", "data.subset=31", "train.batch_size=10")
+    assert caught.value.hint == "train.drop_last=true or another train.batch_size"
+
+
+def test_only_a_batch_of_one_is_tried_and_nothing_of_the_model_changes():
+    with pytest.raises(ConfigError, match=r"which each is at train\.batch_size=1: ") as caught:
+        parts_of("model=dense_dnn", "train.batch_size=1")
+    assert caught.value.hint == "train.batch_size=2 or more"
+    for fine in ("data.subset=30", "train.drop_last=true", "train.epochs=0"):
+        parts_of("model=dense_dnn", "data.subset=31", "train.batch_size=10", fine)
+    config = schema.compose(["data=digits", "data.subset=31", "train.batch_size=10", "model.batch_norm_first=true"])
+    lone, whole = (
+        build_parts(c, load_splits(c.data), CPU) for c in (config, replace(config, train=replace(config.train, drop_last=True)))
+    )
+    for ours, theirs in zip(lone.state.model.state_dict().values(), whole.state.model.state_dict().values(), strict=True):
+        assert torch.equal(ours, theirs)
+    assert lone.state.model.training

@@ -1,4 +1,4 @@
-"""What can be known to be wrong before the first step: sets that share images, a schedule that never moves."""
+"""What can be known to be wrong before the first step: sets that share images, a batch of one, a schedule that never moves."""
 
 import copy
 import zlib
@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cifar_lab.config import TrainConfig
+from cifar_lab.engine.stages import begin_epoch
 from cifar_lab.engine.state import Schedule
-from cifar_lab.errors import DataError
+from cifar_lab.errors import ConfigError, DataError
 
 COPIES_ALLOWED = 0.01
 """Share of a set that may also be in another: published sets hold a few copies, a wrong path holds nothing else."""
@@ -59,6 +60,39 @@ def check_overlap(train: LabelledImages, val: LabelledImages | None, test: Label
                 )
             notes.append(said)
     return notes
+
+
+def check_lone_image(model: nn.Module, name: str, config: TrainConfig, num_images: int, size: int, device: torch.device) -> None:
+    """Try a training batch of one image where an epoch has one: a batch norm with one value per channel cannot be trained.
+
+    Args:
+        model: On ``device``; a copy of it is tried.
+        name: Its row, for the message.
+        config: ``epochs``, ``batch_size`` and ``drop_last`` are read.
+        num_images: Training images of an epoch.
+        size: Their height and width in pixels, as the model sees them.
+        device: Where the model is.
+
+    Raises:
+        ConfigError: The model refuses it.
+    """
+    is_left_over = config.batch_size > 1 and num_images % config.batch_size == 1 and not config.drop_last
+    if config.epochs == 0 or not (config.batch_size == 1 or is_left_over):
+        return
+    images = torch.zeros(1, 3, size, size, device=device)
+    for epoch in sorted({1, config.epochs}):  # frozen features may be trained later
+        tried = copy.deepcopy(model)
+        begin_epoch(tried, epoch)
+        with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.no_grad():
+            try:
+                tried.train()(images)
+            except ValueError as error:
+                which = f"the last one of {num_images} images" if is_left_over else "each"
+                raise ConfigError(
+                    f"model={name} cannot be trained on a batch of one image, which {which} is at "
+                    f"train.batch_size={config.batch_size}: {error}",
+                    hint="train.drop_last=true or another train.batch_size" if is_left_over else "train.batch_size=2 or more",
+                ) from error
 
 
 def schedule_note(schedule: Schedule, name: str, config: TrainConfig, steps_per_epoch: int, *, has_val: bool) -> str:
