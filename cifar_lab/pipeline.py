@@ -119,8 +119,8 @@ def _run(
             _record_failure(folder, record, tracker, error)
             raise
         result = {"status": "done", **record, **measured, "seconds": time.perf_counter() - began, "error": None}
+        folder.write_result(result)  # first: the test set has been opened, and a tracker may hang
         tracker.finish(result)
-        folder.write_result(result)
     finish_checkpoints(folder.path, config.train.keep)
     show_result(result, str(folder.path))
     return result

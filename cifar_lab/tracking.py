@@ -6,7 +6,7 @@ metrics.jsonl is the truth; the others repeat it. Both are continued, not begun 
 import importlib.util
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -41,6 +41,8 @@ class Sink(Protocol):
 class Tracker:
     """Shows and writes down how a run goes; a context in which the bar and the sinks are open.
 
+    A sink that fails on the way, such as a server that went away, is let go with a note and ends nothing.
+
     Args:
         folder: The run folder.
         config: Of the run; ``tracker.*`` says which sink.
@@ -65,10 +67,11 @@ class Tracker:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self.display.close()
-        if self._sink is not None:
-            self._sink.close()
-        self._log.close()
+        try:
+            self.display.close()
+            self._tell(lambda sink: sink.close())
+        finally:
+            self._log.close()
 
     def open_sink(self, epochs_done: int) -> None:
         """Connect to TensorBoard or MLflow, once it is known how many epochs are done already."""
@@ -83,7 +86,7 @@ class Tracker:
             except MlflowException as error:
                 what = " ".join(str(error).split())[:200]
                 raise ConfigError(
-                    f"tracker.uri={self.config.tracker.uri}: {what}", hint="for example sqlite:///mlflow.db"
+                    f"tracker.uri={self.config.tracker.uri or _MLFLOW_DEFAULT}: {what}", hint="for example sqlite:///mlflow.db"
                 ) from error
 
     def progress(self, what: str, done: int, total: int) -> None:
@@ -103,8 +106,7 @@ class Tracker:
         storage.append_line(self.folder / METRICS_FILE, row)
         self.log(f"epoch {row['epoch']}: {measures(row)}")
         self.display.row(row)
-        if self._sink is not None:
-            self._sink.row(row)
+        self._tell(lambda sink: sink.row(row))
 
     def note(self, text: str) -> None:
         """Show and log something a person should know."""
@@ -119,8 +121,21 @@ class Tracker:
 
     def finish(self, result: Mapping[str, Any]) -> None:
         """Hand the measured splits to the sink."""
-        if self._sink is not None:
-            self._sink.finish(result)
+        self._tell(lambda sink: sink.finish(result))
+
+    def _tell(self, what: Callable[[Sink], None]) -> None:
+        """Let the sink take something; one that cannot is let go: the run does not need it."""
+        if self._sink is None:
+            return
+        try:
+            what(self._sink)
+        except Exception as error:
+            self._sink = None
+            said = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            kind = self.config.tracker.name
+            self.note(
+                f"W-TRACKER: {kind} failed and gets no more of this run ({said}); {METRICS_FILE} and result.json have it all"
+            )
 
 
 class TensorBoardSink:
@@ -204,13 +219,24 @@ class MlflowSink:
         self._client.set_terminated(self._run_id, self._status)
 
     def _new_run(self, folder: Path, config: Config) -> str:
-        project = config.tracker.project
-        known = self._client.get_experiment_by_name(project)
-        experiment = known.experiment_id if known is not None else self._client.create_experiment(project)
-        run_id = self._client.create_run(experiment, run_name=folder.name).info.run_id
+        run_id = self._client.create_run(self._experiment(config.tracker.project), run_name=folder.name).info.run_id
         for key, value in flatten(to_plain(config)).items():
             self._client.log_param(run_id, key, value)
         return run_id
+
+    def _experiment(self, project: str) -> str:
+        """Id of the project's experiment, made where there is none."""
+        from mlflow.exceptions import MlflowException
+
+        known = self._client.get_experiment_by_name(project)
+        if known is None:
+            try:
+                return self._client.create_experiment(project)
+            except MlflowException:  # another run of the sweep may have made it meanwhile
+                known = self._client.get_experiment_by_name(project)
+                if known is None:
+                    raise
+        return known.experiment_id
 
 
 def _numbers(row: Mapping[str, Any]) -> dict[str, float]:

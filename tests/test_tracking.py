@@ -13,7 +13,7 @@ from rig import SMOKE, Lab
 
 from cifar_lab.config import Config
 from cifar_lab.display import Display, LabConsole
-from cifar_lab.errors import ConfigError
+from cifar_lab.errors import ConfigError, DivergedError
 from cifar_lab.tracking import Tracker
 
 
@@ -191,9 +191,16 @@ def test_tensorboard_holds_the_rows_also_after_a_resume(lab: Lab) -> None:
     assert found["final/test_accuracy"][-1] == (4, pytest.approx(result["metrics"]["test"]["accuracy"]))
 
 
-def test_mlflow_holds_one_run_with_every_epoch_once(lab: Lab) -> None:
+def test_mlflow_holds_one_run_with_every_epoch_once(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     from mlflow.tracking import MlflowClient
 
+    create = MlflowClient.create_experiment
+
+    def too_late(client: MlflowClient, name: str) -> str:
+        create(client, name)  # by another worker, between this one's look and its own attempt
+        return create(client, name)
+
+    monkeypatch.setattr(MlflowClient, "create_experiment", too_late)
     arguments = (*SMOKE, "tracker=mlflow", "tracker.uri=sqlite:///mlflow.db", "tracker.project=digits", "hydra.run.dir=run")
     assert lab(*arguments).code == 0
     said = lab(*arguments, "train.epochs=3")
@@ -210,3 +217,59 @@ def test_mlflow_holds_one_run_with_every_epoch_once(lab: Lab) -> None:
     assert run.data.params["optimizer.lr"] == "0.003"
     result = json.loads(Path("run/result.json").read_text())
     assert run.data.metrics["final_test_accuracy"] == pytest.approx(result["metrics"]["test"]["accuracy"])
+
+
+class GoneServer:
+    """A sink whose server goes away after some epochs; what it was told."""
+
+    def __init__(self, epochs: int):
+        self.epochs, self.told = epochs, []
+
+    def _tell(self, what: str) -> None:
+        self.told.append(what)
+        if len(self.told) > self.epochs:
+            raise ConnectionError("API request to http://server failed:\nrefused")
+
+    def row(self, row: Any) -> None:
+        self._tell("row")
+
+    def finish(self, result: Any) -> None:
+        self._tell("finish")
+
+    def close(self) -> None:
+        self._tell("close")
+
+
+@pytest.mark.parametrize("epochs", [0, 1, 2, 3])
+def test_a_tracking_server_that_goes_away_ends_nothing(lab: Lab, monkeypatch: pytest.MonkeyPatch, epochs: int) -> None:
+    sink = GoneServer(epochs)
+    monkeypatch.setattr("cifar_lab.tracking.TensorBoardSink", lambda *_: sink)
+    said = lab(*SMOKE, "tracker=tensorboard", "hydra.run.dir=run")
+    assert said.code == 0, said.err
+    assert sink.told == ["row", "row", "finish", "close"][: epochs + 1]
+    why = "ConnectionError: API request to http://server failed: refused"
+    note = f"W-TRACKER: tensorboard failed and gets no more of this run ({why})"
+    assert (Path("run/run.log").read_text().count(note), said.out.replace("\n", " ").count("W-TRACKER")) == (1, 1)
+    assert len(Path("run/metrics.jsonl").read_text().splitlines()) == 2
+    assert json.loads(Path("run/result.json").read_text())["status"] == "done"
+    assert json.loads(Path("run/checkpoints/step-00000002/manifest.json").read_text())["epoch"] == 2
+
+
+def test_the_result_is_on_the_disk_before_a_tracker_hears_of_it(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Leaving(GoneServer):
+        def finish(self, result: Any) -> None:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("cifar_lab.tracking.TensorBoardSink", lambda *_: Leaving(9))
+    arguments = (*SMOKE, "tracker=tensorboard", "hydra.run.dir=run", "train.epochs=1")
+    assert lab(*arguments).code == 130
+    assert "already done" in lab(*arguments).out
+
+
+def test_a_server_that_goes_away_does_not_hide_what_ended_the_run(tmp_path: Path, screen: io.StringIO) -> None:
+    tracker = Tracker(tmp_path, Config(), plain(screen))
+    tracker._sink = GoneServer(0)
+    with pytest.raises(DivergedError), tracker:
+        raise DivergedError("loss is nan")
+    assert tracker._log.closed
+    assert "W-TRACKER: none failed" in screen.getvalue()
