@@ -3,6 +3,7 @@
 The same call again continues where the run stopped, or shows what is already done.
 """
 
+import contextlib
 import time
 import traceback
 from collections.abc import Sequence
@@ -216,8 +217,17 @@ def _require_checkpoint(folder: runs.RunFolder, config: Config) -> None:
 
 
 def _record_failure(folder: runs.RunFolder, record: dict[str, Any], tracker: Tracker, error: BaseException) -> None:
-    """What ended the run, for the log and for whoever reads result.json; a result of fewer epochs stays."""
-    tracker.log("".join(traceback.format_exception(error)))
+    """What ended the run, for the log and for whoever reads result.json; a result of fewer epochs stays.
+
+    Where the disk takes neither, the error is still the one to tell.
+    """
+    with contextlib.suppress(LabError):
+        tracker.log("".join(traceback.format_exception(error)))
+    with contextlib.suppress(LabError):
+        _write_failure(folder, record, error)
+
+
+def _write_failure(folder: runs.RunFolder, record: dict[str, Any], error: BaseException) -> None:
     earlier = folder.result()
     if earlier is not None and earlier.get("status") == "done":
         return

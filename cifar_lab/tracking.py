@@ -3,6 +3,7 @@
 metrics.jsonl is the truth; the others repeat it. Both are continued, not begun again, when a run is resumed.
 """
 
+import contextlib
 import importlib.util
 import os
 import time
@@ -13,7 +14,7 @@ from typing import Any, Protocol
 from cifar_lab import storage
 from cifar_lab.config import Config, flatten, to_plain
 from cifar_lab.display import Display, measures
-from cifar_lab.errors import ConfigError
+from cifar_lab.errors import ConfigError, LabError
 
 METRICS_FILE, LOG_FILE = "metrics.jsonl", "run.log"
 _PACKAGES = {"tensorboard": ("tensorboard", "tb"), "mlflow": ("mlflow", "mlflow")}
@@ -67,11 +68,14 @@ class Tracker:
         return self
 
     def __exit__(self, *exc: object) -> None:
+        # Where the log cannot be written any more, what ended the run is still the thing to tell.
         try:
             self.display.close()
-            self._tell(lambda sink: sink.close())
+            with contextlib.suppress(LabError):
+                self._tell(lambda sink: sink.close())
         finally:
-            self._log.close()
+            with contextlib.suppress(OSError):
+                self._log.close()
 
     def open_sink(self, epochs_done: int) -> None:
         """Connect to TensorBoard or MLflow, once it is known how many epochs are done already."""

@@ -12,9 +12,10 @@ import torch
 import yaml
 from rig import SMOKE, Lab
 
-from cifar_lab import pipeline, schema
+from cifar_lab import pipeline, schema, storage
 from cifar_lab.data.splits import load_splits
 from cifar_lab.engine.weights import load_weights
+from cifar_lab.errors import DiskError
 from cifar_lab.metrics import METRICS, summarize
 from cifar_lab.runs import config_digest
 
@@ -243,6 +244,26 @@ def test_a_diverged_run_is_a_result(lab: Lab) -> None:
     result = result_of("run")
     assert (result["status"], result["error"]["code"], result["metrics"]) == ("diverged", "E-DIVERGED", None)
     assert "DivergedError" in Path("run/run.log").read_text()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full")
+@pytest.mark.parametrize("what", ["run/run.log", "step-120"])
+def test_a_full_disk_is_told_though_the_log_cannot_be_written(lab: Lab, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    """What is told is the first thing that failed; the log's own failures come after it."""
+
+    def fill(config: Any, parts: Any, folder: Any, tracker: Any, *_: Any) -> None:
+        tracker._log.close()
+        tracker._log = storage.open_log("/dev/full")
+        raise DiskError("no space for step-120", kept="last good: step-116")
+
+    Path("run").mkdir()
+    if what == "run/run.log":
+        Path(what).symlink_to("/dev/full")
+    else:
+        monkeypatch.setattr(pipeline, "_train_and_measure", fill)
+    said = lab(*SMOKE, RUN)
+    assert (said.code, said.err.startswith(f"cifar-lab: error[E-DISK]: no space for {what}")) == (5, True), said.err
+    assert result_of("run")["error"]["message"].startswith(f"no space for {what}")
 
 
 def test_a_folder_in_use_is_refused(lab: Lab, tmp_path: Path) -> None:
