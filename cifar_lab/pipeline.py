@@ -147,15 +147,24 @@ def _train_and_measure(
     elif not config.init_from:
         prepare_model(config, parts)
     tracker.open_sink(state.progress.epochs_done)
-    with runtime.device_failures_named(config.train.batch_size, lambda: checkpoints.last_good):
+    in_training = runtime.device_failures_named(config.train.batch_size, kept=lambda: checkpoints.last_good)
+
+    def in_evaluation() -> contextlib.AbstractContextManager[None]:
+        return runtime.device_failures_named(
+            config.train.eval_batch_size, kept=lambda: checkpoints.last_good, key="train.eval_batch_size"
+        )
+
+    with in_evaluation():
         features = frozen.compute_once(config, parts, stop=stop, progress=tracker.progress)
-        if features.by_split:
-            tracker.note(features.summary())
+    if features.by_split:
+        tracker.note(features.summary())
+    with in_training:
         train, val = frozen.fit_batches(config, parts, features)
         fit(state, train, val, config.train, tracker=tracker, checkpoints=checkpoints, stop=stop, judge=wishes.judge)
-        if state.stopper.reason:
-            tracker.note(f"stopped after epoch {state.progress.epochs_done}: {state.stopper.reason}")
-        tracker.display.close()
+    if state.stopper.reason:
+        tracker.note(f"stopped after epoch {state.progress.epochs_done}: {state.stopper.reason}")
+    tracker.display.close()
+    with in_evaluation():
         best_epoch = outcome.select_weights(config, parts, folder.path)
         return outcome.measure(
             *(config, parts, features, folder, best_epoch, stop),

@@ -148,8 +148,15 @@ def use_device(device: torch.device) -> None:
 
 
 @contextlib.contextmanager
-def device_failures_named(batch_size: int, kept: Callable[[], str] = lambda: "") -> Iterator[None]:
+def device_failures_named(
+    batch_size: int, kept: Callable[[], str] = lambda: "", *, key: str = "train.batch_size"
+) -> Iterator[None]:
     """Turn running out of memory, and a GPU that fails, into one line.
+
+    Args:
+        batch_size: Of what is done within this.
+        kept: What is still there and good, asked when it is told.
+        key: The setting that says ``batch_size``.
 
     Raises:
         ResourceError: ``out of GPU memory at train.batch_size=4096``, with half of it as the hint.
@@ -166,9 +173,9 @@ def device_failures_named(batch_size: int, kept: Callable[[], str] = lambda: "")
                 raise
             hint = "the same command in a new process goes on; CUDA_LAUNCH_BLOCKING=1 before it shows which operation it was"
             raise DeviceError(f"the GPU failed: {text.strip().splitlines()[0]}", hint=hint, kept=kept()) from error
-        hint = f"try train.batch_size={batch_size // 2}" if batch_size > 1 else "try a smaller model or smaller pictures"
+        hint = f"try {key}={batch_size // 2}" if batch_size > 1 else "try a smaller model or smaller pictures"
         kind = "" if on_cpu else "GPU "
-        raise ResourceError(f"out of {kind}memory at train.batch_size={batch_size}", hint=hint, kept=kept()) from error
+        raise ResourceError(f"out of {kind}memory at {key}={batch_size}", hint=hint, kept=kept()) from error
 
 
 def is_of_device(error: BaseException) -> bool:

@@ -266,6 +266,42 @@ def test_a_full_disk_is_told_though_the_log_cannot_be_written(lab: Lab, monkeypa
     assert result_of("run")["error"]["message"].startswith(f"no space for {what}")
 
 
+HUNGRY = """
+from torch import nn
+
+class Hungry(nn.Sequential):
+    def forward(self, images):
+        if len(images) > 20:
+            raise MemoryError("no more")
+        return super().forward(images)
+
+def hungry(num_classes: int) -> nn.Module:
+    return Hungry(nn.Flatten(), nn.Linear(3 * 32 * 32, num_classes))
+
+MODELS = {"hungry": hungry}
+"""
+
+
+@pytest.mark.parametrize("validation", [(), ("data.val_fraction=0",)])
+def test_the_hint_of_the_batch_that_did_not_fit_leads_to_one_that_does(
+    lab: Lab, same_tables_afterwards: None, validation: tuple[str, ...]
+) -> None:
+    """Evaluation, within the epochs or after them, has a batch size of its own."""
+    Path("lab.py").write_text(HUNGRY)
+    words = {"train.batch_size": 32, "train.eval_batch_size": 64}
+    told = []
+    while len(told) < 5:
+        given = [f"{key}={value}" for key, value in words.items()]
+        said = lab("--plugin", "lab.py", *SMOKE, f"hydra.run.dir=run{len(told)}", "model=hungry", *validation, *given)
+        if said.code == 0:
+            break
+        assert "error[E-OOM]: out of memory at train." in said.err
+        key, _, value = said.err.split("hint: try ")[1].strip().partition("=")
+        words[key] = int(value)
+        told.append((key, int(value)))
+    assert told == [("train.batch_size", 16), ("train.eval_batch_size", 32), ("train.eval_batch_size", 16)]
+
+
 def test_a_folder_in_use_is_refused(lab: Lab, tmp_path: Path) -> None:
     holder = subprocess.Popen(
         [

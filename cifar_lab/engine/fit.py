@@ -18,6 +18,7 @@ from cifar_lab.engine.state import TrainState
 from cifar_lab.engine.twopass import build_second_pass
 from cifar_lab.engine.watch import HostWatch, build_watch
 from cifar_lab.errors import LabError
+from cifar_lab.runtime import device_failures_named
 from cifar_lab.signals import StopFlag
 
 Judge = Callable[[dict[str, Any]], None]
@@ -104,7 +105,8 @@ def fit(
     run = _Run(state, config, tracker, checkpoints, stop, build_watch(state), TrainingGuard(state.model), judge)
     try:
         if val_batches is not None:
-            check_plain(val_batches)
+            with device_failures_named(val_batches.batch_size, key="train.eval_batch_size"):
+                check_plain(val_batches)
         while state.progress.epochs_done < config.epochs and not state.stopper.reason:
             _epoch(run, train_batches, val_batches)
     except BaseException as error:
@@ -147,9 +149,10 @@ def _epoch(run: _Run, train_batches: BatchSource, val_batches: BatchSource | Non
             if run.stop.signum:
                 _save(run, sums, clock)
 
-        val_loss, val_accuracy = evaluate(
-            state.eval_model, val_batches, device=state.device, precision=state.precision, stop=stop_if_asked
-        )
+        with device_failures_named(val_batches.batch_size, key="train.eval_batch_size"):
+            val_loss, val_accuracy = evaluate(
+                state.eval_model, val_batches, device=state.device, precision=state.precision, stop=stop_if_asked
+            )
         measured = {"val_loss": val_loss, "val_accuracy": val_accuracy}
         is_best = stopper.see(epoch, measured, config) or is_best
     row |= measured
