@@ -42,7 +42,7 @@ class Parts:
         state: Model, optimiser, schedule and how far they are.
         cost: Parameters and multiply-adds of the model.
         normalization: Mean and standard deviation per channel.
-        notes: What a person should know of the weights it starts from.
+        notes: What a person should know of the weights it starts from; none of a run that goes on.
     """
 
     splits: Splits
@@ -55,11 +55,23 @@ class Parts:
 
 
 def build_parts(
-    config: Config, splits: Splits, device: torch.device, *, stop: Stop | None = None, progress: Progress | None = None
+    config: Config,
+    splits: Splits,
+    device: torch.device,
+    *,
+    resumes: bool = False,
+    stop: Stop | None = None,
+    progress: Progress | None = None,
 ) -> Parts:
     """Build everything that is trained or trains; ``train.precision`` becomes what ``auto`` means here.
 
-    ``stop`` and ``progress`` are those of a download of weights.
+    Args:
+        config: Checked.
+        splits: The data.
+        device: Where the model is to be.
+        resumes: A checkpoint will fill the model: the weights that the run once began with are not looked for.
+        stop: Called between pieces of a download of weights.
+        progress: Called with (what, done, total) of it.
 
     Raises:
         ConfigError: A builder refuses a value, or the model does not fit the images, the classes or a batch of one image.
@@ -70,7 +82,7 @@ def build_parts(
     runtime.seed_everything(config.seed)
     with refusals("model", config.model.name):
         model = build_model(config.model.name, num_classes=splits.num_classes, input_size=size, **config.model.settings)
-    notes = load_start(config, model, stop=stop, progress=progress)
+    notes = [] if resumes else load_start(config, model, stop=stop, progress=progress)
     model = model.to(device=device)
     if train.channels_last:
         model = model.to(memory_format=torch.channels_last)  # pyrefly: ignore

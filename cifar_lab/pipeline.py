@@ -21,7 +21,7 @@ from cifar_lab.display import say, show_result
 from cifar_lab.engine.checkpoint import Checkpoints, finish_checkpoints
 from cifar_lab.engine.fit import Judge, fit, steps_per_epoch
 from cifar_lab.engine.preflight import check_overlap, schedule_note
-from cifar_lab.engine.weights import step_folders
+from cifar_lab.engine.weights import newest_verified, step_folders
 from cifar_lab.errors import DivergedError, Interrupted, LabError, PrunedError, ResumeError
 from cifar_lab.parts import Parts, build_parts, prepare_model
 from cifar_lab.plugins import plugin_files
@@ -96,8 +96,9 @@ def _run(
     tracker = Tracker(folder.path, config)
     splits = _splits(config, tracker, stop)
     memory.reset_peak(device)  # after the data: the next run of this process may find it loaded
+    resumes = newest_verified(folder.path / "checkpoints") is not None
     with runtime.device_failures_named(config.train.batch_size):
-        parts = build_parts(config, splits, device, stop=stop.check, progress=tracker.progress)
+        parts = build_parts(config, splits, device, resumes=resumes, stop=stop.check, progress=tracker.progress)
     _require_checkpoint(folder, config)
     folder.claim(config, code, splits.digest, overrides)
     digests = {"config": runs.config_digest(config), "code": code, "data": splits.digest}

@@ -1,6 +1,7 @@
 """A whole run, from the command line to the run folder, on real handwriting: what it leaves, continues and refuses."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -181,6 +182,34 @@ def test_weights_of_another_run_can_be_evaluated_and_started_from(lab: Lab) -> N
     assert (ours["best_epoch"], ours["epochs_done"]) == (None, 0)
     assert lab(*SMOKE, "hydra.run.dir=more", "init_from=run").code == 0
     assert rows_of("more")[0]["train_loss"] < rows_of("run")[0]["train_loss"]
+
+
+ONE_EPOCH = (*SMOKE, "data.subset=20", "schedule=constant", "train.epochs=1", "train.latency_s=0")
+
+
+def test_a_run_goes_on_when_the_run_that_it_began_with_is_gone(lab: Lab) -> None:
+    """Its checkpoint holds everything."""
+    assert lab(*ONE_EPOCH, "hydra.run.dir=source").code == 0
+    words = (*ONE_EPOCH, "init_from=source")
+    assert lab(*words, "hydra.run.dir=whole", "train.epochs=2").code == 0
+    assert lab(*words, RUN).code == 0
+    shutil.rmtree("source")
+    said = lab(*words, RUN, "train.epochs=2")
+    assert said.code == 0, said.err
+    assert rows_of("run") == rows_of("whole")
+    for path in Path("run/checkpoints").glob("step-*/model.safetensors"):
+        path.write_bytes(b"damaged")
+    said = lab(*words, RUN, "train.epochs=3")
+    assert said.code == 4, "now they are needed again"
+
+
+def test_a_run_goes_on_when_the_features_that_it_began_with_are_gone(lab: Lab) -> None:
+    words = (*ONE_EPOCH, "model=mobilenet_v2")
+    assert lab(*words, "hydra.run.dir=source").code == 0
+    assert lab(*words, "model.weights=source", RUN).code == 0
+    shutil.rmtree("source")
+    said = lab(*words, "model.weights=source", RUN, "train.epochs=2")
+    assert said.code == 0, said.err
 
 
 def test_saved_overrides_and_configuration_compose_to_the_same_run(lab: Lab) -> None:

@@ -123,6 +123,17 @@ def step_folders(folder: Path) -> list[Path]:
     return sorted(found, key=lambda p: int(p.name.removeprefix("step-")), reverse=True)
 
 
+def newest_verified(folder: Path) -> Path | None:
+    """The newest checkpoint to resume from whose files all are what was written; None where there is none."""
+    for found in step_folders(folder):
+        try:
+            verified_manifest(found, "checkpoint")
+        except CheckpointError:
+            continue
+        return found
+    return None
+
+
 def short_name(folder: Path) -> str:
     """How messages call a checkpoint: ``step-120`` for ``step-00000120``."""
     return f"step-{int(folder.name.removeprefix('step-'))}"
@@ -134,13 +145,10 @@ def _folder_with_weights(path: Path) -> Path:
     inner = path / "checkpoints"
     if (inner / BEST).exists():
         return inner / BEST
+    newest = newest_verified(inner)
+    if newest is not None:
+        return newest
     candidates = [f for f in step_folders(inner) if (f / MANIFEST).exists()]
-    for folder in candidates:
-        try:
-            verified_manifest(folder)
-        except CheckpointError:
-            continue
-        return folder
     what = "every checkpoint in it is damaged" if candidates else "no run folder or checkpoint of cifar-lab"
     raise CheckpointError(f"{path}: {what}", hint="name a run folder, its checkpoints/best or one of its checkpoints/step-*")
 
