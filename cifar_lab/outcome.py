@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from cifar_lab import memory, storage
+from cifar_lab import storage
 from cifar_lab.analysis.confusion import save_confusion
 from cifar_lab.analysis.curves import save_curves
 from cifar_lab.analysis.latency import short_latency
@@ -22,6 +22,7 @@ from cifar_lab.metrics import softmax, summarize
 from cifar_lab.parts import Parts
 from cifar_lab.runs import RunFolder
 from cifar_lab.signals import StopFlag
+from cifar_lab.sittings import Sittings
 from cifar_lab.tracking import METRICS_FILE
 
 _LEAST_S, _SHARE = 0.05, 0.05
@@ -51,9 +52,9 @@ def measure(
     folder: RunFolder,
     best_epoch: int | None,
     stop: StopFlag,
+    sittings: Sittings,
     *,
     pictures: bool = True,
-    shared: bool = False,
     timed: bool = True,
     test: bool = True,
 ) -> dict[str, Any]:
@@ -84,7 +85,7 @@ def measure(
     stopped_early = parts.state.stopper.reason or None
     if test:
         _draw(config, splits, predictions["test"][1], folder.path, rows, best_epoch, stopped_early, pictures)
-    cost = {**parts.cost, **_effort(parts, rows), "shared": shared}
+    cost = {**parts.cost, **_effort(rows, sittings)}
     is_timed = timed and config.train.latency_s > 0
     cost |= _speed(config, parts, cost["train_s"]) if is_timed else {"latency": None, "inference": None}
     if features.by_split:
@@ -167,15 +168,16 @@ def _draw(
     save_samples(folder, splits.test.images.numpy(), labels, probs, splits.class_names, run_name=name, seed=config.seed)
 
 
-def _effort(parts: Parts, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Seconds of all epochs with their evaluations, images per second of training alone, and peak memory."""
+def _effort(rows: Sequence[Mapping[str, Any]], sittings: Sittings) -> dict[str, Any]:
+    """Seconds of all epochs with their evaluations, images per second of training alone, and peak memory of all sittings."""
     training = sum(row["train_seconds"] for row in rows)
     images = sum(row["train_seconds"] * row["images_per_s"] for row in rows)
     return {
         "train_s": sum(row["seconds"] for row in rows),
         "images_per_s": images / training if training > 0 else None,
-        "peak_memory_mib": memory.peak_mib(parts.state.device),
-        "peak_memory_of": "CUDA allocator" if parts.state.device.type == "cuda" else "process",
+        "peak_memory_mib": sittings.peak_mib(),
+        "peak_memory_of": sittings.peak_of,
+        "shared": sittings.shared,
     }
 
 

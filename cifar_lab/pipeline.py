@@ -4,7 +4,6 @@ The same call again continues where the run stopped, or shows what is already do
 """
 
 import contextlib
-import time
 import traceback
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -26,6 +25,7 @@ from cifar_lab.errors import DivergedError, Interrupted, LabError, PrunedError, 
 from cifar_lab.parts import Parts, build_parts, prepare_model
 from cifar_lab.plugins import plugin_files
 from cifar_lab.signals import StopFlag
+from cifar_lab.sittings import Sittings
 from cifar_lab.tracking import METRICS_FILE, Tracker
 
 _LAST_DATA: dict[str, Splits] = {}
@@ -87,9 +87,9 @@ def _run(
     config: Config, folder: runs.RunFolder, code: str, overrides: Sequence[str], stop: StopFlag, wishes: _Wishes
 ) -> dict[str, Any]:
     """The run itself, in a folder that is locked."""
-    began = time.perf_counter()
     memory.keep_freed_memory()
     device = runtime.resolve_device(config.device)
+    sittings = Sittings(folder.path, device, shared=wishes.shared)
     runtime.set_threads(config.threads)
     runtime.set_deterministic(config.train.deterministic)
     runtime.use_device(device)
@@ -103,8 +103,7 @@ def _run(
     folder.claim(config, code, splits.digest, overrides)
     digests = {"config": runs.config_digest(config), "code": code, "data": splits.digest}
     environment = runtime.environment_record(device)
-    wishes = replace(wishes, shared=wishes.shared or _was_shared(folder.path))
-    storage.write_json(folder.path / "environment.json", {**environment, "data_digest": splits.digest, "shared": wishes.shared})
+    sittings.begin({**environment, "data_digest": splits.digest})
     record: dict[str, Any] = {
         "digests": digests,
         "seed": config.seed,
@@ -116,11 +115,12 @@ def _run(
     }
     with tracker:
         try:
-            measured = _train_and_measure(config, parts, folder, tracker, stop, digests, wishes)
+            measured = _train_and_measure(config, parts, folder, tracker, stop, sittings, digests, wishes)
         except BaseException as error:
-            _record_failure(folder, record, tracker, error)
+            _record_failure(folder, record, tracker, sittings, error)
             raise
-        result = {"status": "done", **record, **measured, "seconds": time.perf_counter() - began, "error": None}
+        sittings.end()
+        result = {"status": "done", **record, **measured, "seconds": sittings.seconds(), "error": None}
         folder.write_result(result)  # first: the test set has been opened, and a tracker may hang
         tracker.finish(result)
     finish_checkpoints(folder.path, config.train.keep)
@@ -134,6 +134,7 @@ def _train_and_measure(
     folder: runs.RunFolder,
     tracker: Tracker,
     stop: StopFlag,
+    sittings: Sittings,
     digests: dict[str, str],
     wishes: _Wishes,
 ) -> dict[str, Any]:
@@ -168,9 +169,8 @@ def _train_and_measure(
     with in_evaluation():
         best_epoch = outcome.select_weights(config, parts, folder.path)
         return outcome.measure(
-            *(config, parts, features, folder, best_epoch, stop),
+            *(config, parts, features, folder, best_epoch, stop, sittings),
             pictures=wishes.pictures,
-            shared=wishes.shared,
             timed=wishes.timed,
             test=wishes.test,
         )
@@ -208,12 +208,6 @@ def _opening_lines(config: Config, parts: Parts) -> list[str]:
     return lines
 
 
-def _was_shared(folder: Path) -> bool:
-    """Whether an earlier part of this run had to share its device: its seconds stay what they are when the rest runs alone."""
-    path = folder / "environment.json"
-    return path.is_file() and bool(storage.read_json(path).get("shared"))
-
-
 def _require_checkpoint(folder: runs.RunFolder, config: Config) -> None:
     """A finished run that kept no checkpoint cannot be trained further."""
     result = folder.result()
@@ -226,11 +220,15 @@ def _require_checkpoint(folder: runs.RunFolder, config: Config) -> None:
         )
 
 
-def _record_failure(folder: runs.RunFolder, record: dict[str, Any], tracker: Tracker, error: BaseException) -> None:
+def _record_failure(
+    folder: runs.RunFolder, record: dict[str, Any], tracker: Tracker, sittings: Sittings, error: BaseException
+) -> None:
     """What ended the run, for the log and for whoever reads result.json; a result of fewer epochs stays.
 
-    Where the disk takes neither, the error is still the one to tell.
+    Where the disk takes nothing any more, the error is still the one to tell.
     """
+    with contextlib.suppress(LabError):
+        sittings.end()
     with contextlib.suppress(LabError):
         tracker.log("".join(traceback.format_exception(error)))
     with contextlib.suppress(LabError):

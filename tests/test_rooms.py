@@ -65,7 +65,8 @@ ROOMS: dict[str, set[str]] = {
     "pretrained": {*BASE, "data", "engine"},
     "parts": {*BASE, "analysis", "data", "engine", "models", "optim", "plugins", "pretrained", "runtime", "tables"},
     "frozen": {*BASE, "data", "engine", "parts"},
-    "outcome": {*BASE, "analysis", "data", "display", "engine", "frozen", "memory", "parts", "runs", "runtime", "tracking"},
+    "sittings": {*BASE, "memory", "tracking"},
+    "outcome": {*BASE, "analysis", "data", "display", "engine", "frozen", "parts", "runs", "sittings", "tracking"},
     "pipeline": {
         *BASE,
         "data",
@@ -78,6 +79,7 @@ ROOMS: dict[str, set[str]] = {
         "plugins",
         "runs",
         "runtime",
+        "sittings",
         "tracking",
     },
     "cluster": {*BASE, "cores", "display", "pipeline", "plugins", "runs", "schema", "sweeping", "workers"},

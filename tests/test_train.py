@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,30 @@ def test_seconds_of_a_shared_device_stay_marked_when_the_rest_runs_alone(tmp_pat
         assert (result["epochs_done"], result["cost"]["shared"]) == (epochs, True)
     alone = pipeline.run(schema.compose([*SMOKE, "train.epochs=1"]), tmp_path / "alone", in_sweep=True)
     assert alone["cost"]["shared"] is False
+
+
+def test_a_run_of_several_sittings_reports_what_all_of_them_took(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    peaks = [900.0]
+    monkeypatch.setattr("cifar_lab.memory.peak_mib", lambda device: peaks[-1])
+    schema.register()
+    config, folder = schema.compose([*SMOKE, "train.epochs=1"]), tmp_path / "run"
+    first = pipeline.run(config, folder, in_sweep=True, test=False)
+    peaks.append(300.0)
+    began = time.perf_counter()
+    second = pipeline.run(config, folder, in_sweep=True)
+    took = time.perf_counter() - began
+    assert 0.5 * took < second["seconds"] - first["seconds"] < took
+    assert (first["cost"]["peak_memory_mib"], second["cost"]["peak_memory_mib"]) == (900.0, 900.0)
+    assert result_of(folder)["seconds"] == second["seconds"]
+
+
+def test_of_a_sitting_that_was_killed_the_epochs_count(tmp_path: Path) -> None:
+    schema.register()
+    config, folder = schema.compose([*SMOKE, "train.epochs=1"]), tmp_path / "run"
+    pipeline.run(config, folder, in_sweep=True, test=False)
+    (row,) = storage.read_lines(folder / "metrics.jsonl")
+    (folder / "metrics.jsonl").write_text(json.dumps({**row, "seconds": 1000.0}) + "\n")
+    assert 1000 < pipeline.run(config, folder, in_sweep=True)["seconds"] < 1060
 
 
 def test_peak_memory_leaves_out_what_loading_the_data_took(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
