@@ -139,8 +139,8 @@ def _train_and_measure(
     wishes: _Wishes,
 ) -> dict[str, Any]:
     """From the newest checkpoint, if there is one, to the numbers."""
-    state = parts.state
-    checkpoints = Checkpoints(folder.path, digests=digests, every_s=config.train.checkpoint_every_s, warn=tracker.note)
+    state, every_s, select = parts.state, config.train.checkpoint_every_s, config.train.select
+    checkpoints = Checkpoints(folder.path, digests=digests, every_s=every_s, select=select, warn=tracker.note)
     for note in _opening_lines(config, parts):
         tracker.note(note)
     found = checkpoints.resume(state)

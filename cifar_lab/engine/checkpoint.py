@@ -45,6 +45,7 @@ class Checkpoints:
         run_folder: Holds ``checkpoints/`` and ``metrics.jsonl``; its lock is held by the caller.
         digests: Written into every manifest, such as those of configuration, code and data.
         every_s: Seconds between checkpoints within an epoch; 0: none.
+        select: ``train.select``: with ``last``, ``best`` holds the last weights in the end and need not be the best epoch's.
         warn: Takes a line such as ``W-CKPT: step-120/...: sha256 mismatch; resuming from step-116``.
     """
 
@@ -54,12 +55,14 @@ class Checkpoints:
         *,
         digests: Mapping[str, str] | None = None,
         every_s: float = 60.0,
+        select: str = "best",
         warn: Callable[[str], None] = print,
     ):
         self.run_folder = Path(run_folder)
         self.folder = self.run_folder / "checkpoints"
         self.digests = dict(digests or {})
         self.warn = warn
+        self._select = select
         self._every_s = every_s if every_s > 0 else float("inf")
         self._next = time.monotonic() + self._every_s
         self._last_good = ""
@@ -205,7 +208,7 @@ class Checkpoints:
                 self.warn(f"W-CKPT: {BEST}/{error.what}; set aside")
                 storage.set_aside(folder, error.what)
         progress, best_epoch = state.progress, state.stopper.best_epoch
-        if best_epoch == 0 or self.best_epoch == best_epoch:
+        if self._select == "last" or best_epoch == 0 or self.best_epoch == best_epoch:
             return
         if progress.batch == 0 and progress.epochs_done == best_epoch:
             self.save_best(state)

@@ -140,7 +140,7 @@ class Run:
         self.folder, self.config, self.state = folder, config, state
         self.train, self.val = train or train_batches(), val
         self.tracker, self.stop, self.warnings = Rows(folder), StopFlag(), []
-        self.checkpoints = Checkpoints(folder, every_s=every_s, warn=self.warnings.append)
+        self.checkpoints = Checkpoints(folder, every_s=every_s, select=config.select, warn=self.warnings.append)
 
     def resume(self):
         return self.checkpoints.resume(self.state)

@@ -359,6 +359,22 @@ def test_a_run_killed_between_checkpoint_and_best_saves_the_best_again(tmp_path)
     assert all(torch.equal(found[name], wanted[name]) for name in wanted)
 
 
+@pytest.mark.parametrize("epochs", [3, 5])
+def test_the_last_weights_in_place_of_the_best_are_no_loss(tmp_path, epochs):
+    """With ``select=last`` the best epoch is an earlier one than that of the weights that are kept, and stays known."""
+    config = train_config(select="last", monitor="train_loss")
+    run = Run(tmp_path, config, make_state(config))
+    run.tracker.on_row = lambda row: setattr(run.state.stopper, "best", -1.0) if row["epoch"] == 1 else None
+    run.fit()
+    assert (run.checkpoints.best_epoch, run.state.stopper.best_epoch) == (3, 1)
+    longer = train_config(epochs=epochs, select="last", monitor="train_loss")
+    again = Run(tmp_path, longer, make_state(longer))
+    again.resume()
+    again.fit()
+    assert again.warnings == []
+    assert (again.checkpoints.best_epoch, again.state.stopper.best_epoch, again.state.stopper.best) == (epochs, 1, -1.0)
+
+
 def test_lost_best_weights_are_said_and_found_anew(tmp_path):
     """Never some other epoch's weights under the name of the best."""
     config = {"epochs": 3, "monitor": "val_loss", "patience_epochs": 0}
