@@ -91,7 +91,7 @@ def fit(
         tracker: Takes rows, progress and notes.
         checkpoints: Of this run.
         stop: Looked at in every step of training and evaluation.
-        judge: Told of every epoch but the last, and may end the run there.
+        judge: Told of every epoch but the one that is the last, by ``config.epochs`` or a rule, and may end the run there.
 
     Raises:
         PrunedError: The judge ended the run.
@@ -164,7 +164,7 @@ def _epoch(run: _Run, train_batches: BatchSource, val_batches: BatchSource | Non
     progress.end_epoch()
     run.tracker.row(row)
     run.checkpoints.save(state, best=is_best)
-    if run.judge is not None and not is_last:
+    if run.judge is not None and not is_last and not stopper.reason:  # which validation may have given it
         run.judge(row)
 
 

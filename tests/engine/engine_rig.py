@@ -145,7 +145,7 @@ class Run:
     def resume(self):
         return self.checkpoints.resume(self.state)
 
-    def fit(self):
+    def fit(self, judge=None):
         fit(
             self.state,
             self.train,
@@ -154,6 +154,7 @@ class Run:
             tracker=self.tracker,
             checkpoints=self.checkpoints,
             stop=self.stop,
+            judge=judge,
         )
         return self
 

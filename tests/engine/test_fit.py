@@ -212,6 +212,25 @@ def test_patience_ends_the_run_and_more_epochs_do_not_wake_it(tmp_path):
     assert again.state.stopper.reason == state.stopper.reason
 
 
+@pytest.mark.parametrize(
+    ("keywords", "told"),
+    [
+        ({"epochs": 9, "monitor": "val_loss"}, [1, 2]),
+        ({"epochs": 9, "monitor": "train_loss", "min_delta": 100.0}, [1, 2]),
+        ({"epochs": 3, "patience_epochs": 0}, [1, 2]),
+        ({"epochs": 9, "monitor": "val_loss", "eval_every_epochs": 2, "patience_epochs": 1}, [1, 2, 3]),
+    ],
+)
+def test_the_judge_hears_of_no_epoch_that_ends_the_run(tmp_path, keywords, told):
+    """It would call a run pruned that is complete."""
+    config = train_config(**{"patience_epochs": 2, **keywords})
+    state, heard = make_state(config, optimizer_settings={"lr": 0.0}), []
+    run = Run(tmp_path, config, state, val=val_batches())
+    run.fit(judge=lambda row: heard.append(row["epoch"]))
+    assert heard == told
+    assert len(run.tracker.read()) == told[-1] + 1
+
+
 def test_an_early_end_is_evaluated_even_out_of_turn(tmp_path):
     config = train_config(epochs=9, patience_epochs=1, min_delta=0.01, monitor="train_loss", eval_every_epochs=5)
     run = Run(tmp_path, config, make_state(config, optimizer_settings={"lr": 0.0}), val=val_batches())
