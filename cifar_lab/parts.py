@@ -28,7 +28,7 @@ from cifar_lab.pretrained import load_start
 from cifar_lab.tables import COMPONENTS
 
 PREPARED_IMAGES = 5000
-"""Training images that a model with ``prepare`` is shown; airbench uses as many."""
+"""Training images that a model with ``prepare`` is shown; airbench uses as many, the first ones of CIFAR-10."""
 
 
 @dataclass
@@ -119,8 +119,10 @@ def prepare_model(config: Config, parts: Parts) -> None:
     prepare = getattr(parts.state.model, "prepare", None)
     if not callable(prepare):
         return
-    some = parts.splits.train.take(torch.arange(min(PREPARED_IMAGES, len(parts.splits.train))))
-    batches = build_batches(config, some, parts.normalization, parts.state.device)
+    train = parts.splits.train
+    count = min(PREPARED_IMAGES, len(train))
+    evenly = torch.arange(count) * len(train) // count  # the first ones of a folder are those of its first classes
+    batches = build_batches(config, train.take(evenly), parts.normalization, parts.state.device)
     with torch.no_grad():
         prepare(torch.cat([images for images, _ in batches.iterate(0)]))
 

@@ -1,15 +1,17 @@
 """Configuration and parts joined: what only shows when both are there."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
 from cifar_lab import runtime, schema
+from cifar_lab.data.sets import ImageSet
 from cifar_lab.data.splits import load_splits
 from cifar_lab.errors import ConfigError
-from cifar_lab.parts import build_parts, check_forward
+from cifar_lab.parts import build_parts, check_forward, prepare_model
 
 CPU = torch.device("cpu")
 
@@ -72,3 +74,27 @@ def test_only_a_batch_of_one_is_tried_and_nothing_of_the_model_changes():
     for ours, theirs in zip(lone.state.model.state_dict().values(), whole.state.model.state_dict().values(), strict=True):
         assert torch.equal(ours, theirs)
     assert lone.state.model.training
+
+
+class Shown(nn.Module):
+    """Keeps what it is prepared with."""
+
+    def prepare(self, images: torch.Tensor) -> None:
+        self.images = images
+
+
+@pytest.mark.parametrize(("each", "least", "most"), [(400, 135, 136), (100, 100, 100)])
+def test_a_model_is_prepared_with_images_of_all_classes_of_a_folder(each, least, most):
+    """A folder is read class by class."""
+    labels = torch.arange(37).repeat_interleave(each)
+    pixels = labels.to(torch.uint8)[:, None, None, None].expand(-1, 3, 2, 2).contiguous()
+    images = ImageSet(pixels, labels, torch.arange(len(labels)))
+    model = Shown()
+    state = SimpleNamespace(model=model, device=CPU)
+    config = schema.compose(["data=digits"])
+    prepare_model(
+        config, SimpleNamespace(splits=SimpleNamespace(train=images), state=state, normalization=((0.0,) * 3, (1.0,) * 3))
+    )
+    counts = (model.images[:, 0, 0, 0] * 255).round().to(torch.int64).bincount(minlength=37)
+    assert counts.sum() == min(5000, 37 * each)
+    assert (counts.min(), counts.max()) == (least, most)
