@@ -20,7 +20,7 @@ from cifar_lab.display import say, show_result
 from cifar_lab.engine.checkpoint import Checkpoints, finish_checkpoints
 from cifar_lab.engine.fit import Judge, fit, steps_per_epoch
 from cifar_lab.engine.preflight import check_overlap, schedule_note
-from cifar_lab.engine.weights import newest_verified, step_folders
+from cifar_lab.engine.weights import BEST, newest_verified, step_folders
 from cifar_lab.errors import DivergedError, Interrupted, LabError, PrunedError, ResumeError
 from cifar_lab.parts import Parts, build_parts, prepare_model
 from cifar_lab.plugins import plugin_files
@@ -212,10 +212,12 @@ def _require_checkpoint(folder: runs.RunFolder, config: Config) -> None:
     """A finished run that kept no checkpoint cannot be trained further."""
     result = folder.result()
     done = result is not None and result.get("status") == "done" and (result.get("epochs_done") or 0) > 0
-    if done and not step_folders(folder.path / "checkpoints"):
+    checkpoints = folder.path / "checkpoints"
+    if done and not step_folders(checkpoints):
+        again = "use another hydra.run.dir, with train.keep=all to continue it one day"
         raise ResumeError(
             f"{folder.path} is done and kept no checkpoint to continue from (train.keep)",
-            hint=f"start another run from its weights: init_from={folder.path}",
+            hint=f"start another run from its weights: init_from={folder.path}" if (checkpoints / BEST).exists() else again,
             kept="nothing was changed",
         )
 

@@ -149,6 +149,9 @@ def _folder_with_weights(path: Path) -> Path:
     if newest is not None:
         return newest
     candidates = [f for f in step_folders(inner) if (f / MANIFEST).exists()]
+    if not candidates and (path / "result.json").exists():
+        what = "this run left no weights (train.keep=none, or it ended before its first checkpoint)"
+        raise CheckpointError(f"{path}: {what}", hint="name another run, or make it again with train.keep=best")
     what = "every checkpoint in it is damaged" if candidates else "no run folder or checkpoint of cifar-lab"
     raise CheckpointError(f"{path}: {what}", hint="name a run folder, its checkpoints/best or one of its checkpoints/step-*")
 
