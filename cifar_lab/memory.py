@@ -15,6 +15,7 @@ _MIB = 2**20
 # glibc's malloc.h: blocks from the first size on come from the kernel one by one, freed memory beyond the second goes back.
 _M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD = -3, -1
 _LARGEST_INT, _NEVER = 2**31 - 1, -1
+_STATUS = Path("/proc/self/status")
 
 
 def keep_freed_memory() -> bool:
@@ -72,9 +73,10 @@ def peak_mib(device: torch.device) -> float:
     """Most MiB since ``reset_peak``: allocated tensors on CUDA; elsewhere resident memory, interpreter and libraries included."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / _MIB
-    status = Path("/proc/self/status")
-    if status.is_file():
-        (peak,) = (line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
-        return int(peak) * 1024 / _MIB
+    lines = _STATUS.read_text().splitlines() if _STATUS.is_file() else []
+    for line in lines:
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024 / _MIB
+    # No Linux, or a container whose kernel leaves the line out: the peak of the process from its start.
     peak_rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS, KiB elsewhere
     return peak_rss / _MIB if sys.platform == "darwin" else peak_rss * 1024 / _MIB

@@ -1,9 +1,13 @@
 """Memory of a process, against what the kernel counts."""
 
+import resource
 import subprocess
 import sys
 
 import pytest
+import torch
+
+from cifar_lab import memory
 
 _FAULTS = """
 import resource, sys, torch
@@ -55,3 +59,14 @@ def test_a_small_run_after_a_large_one_in_the_same_process_has_its_own_peak():
     first, large, small = map(float, done.stdout.split())
     assert large - first == pytest.approx(600, abs=40)
     assert small - first == pytest.approx(56, abs=16)
+
+
+@pytest.mark.parametrize("status", [None, "Name:\tpython\nVmSize:\t 900 kB\n"])
+def test_a_kernel_that_keeps_no_high_water_mark_is_asked_otherwise(tmp_path, monkeypatch, status):
+    """gVisor's /proc/self/status has no VmHWM line."""
+    if status is not None:
+        (tmp_path / "status").write_text(status)
+    monkeypatch.setattr(memory, "_STATUS", tmp_path / "status")
+    unit = 1 if sys.platform == "darwin" else 1024
+    expected = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+    assert memory.peak_mib(torch.device("cpu")) == pytest.approx(expected, rel=0.01)
