@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from cifar_lab import runtime
+from cifar_lab import rules, runtime
 from cifar_lab.analysis.cost import model_cost
 from cifar_lab.config import Component, Config
 from cifar_lab.data.augment import normalization
@@ -74,11 +74,17 @@ def build_parts(
         progress: Called with (what, done, total) of it.
 
     Raises:
-        ConfigError: A builder refuses a value, or the model does not fit the images, the classes or a batch of one image.
+        ConfigError: A builder refuses a value, the model does not fit the images, the classes or a batch of one image, or
+            patience waits for validation images that the data set has not.
         CheckpointError: ``init_from`` or ``model.weights`` cannot be read or does not fit the model.
         DataError: Weights are neither here nor to be had.
     """
     train, size = config.train, config.data.input_size or splits.train.images.shape[-1]
+    if splits.val is None:
+        try:
+            rules.check_patience(train)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
     runtime.seed_everything(config.seed)
     with refusals("model", config.model.name):
         model = build_model(config.model.name, num_classes=splits.num_classes, input_size=size, **config.model.settings)

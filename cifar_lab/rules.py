@@ -4,7 +4,10 @@ import math
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-from cifar_lab.config import AugmentConfig, Component, Config
+from cifar_lab.config import AugmentConfig, Component, Config, TrainConfig
+
+_BRING_NO_VAL = ("cifar10", "cifar100", "digits")
+"""Data sets whose validation images are always held out of training; another may have its own, known once it is read."""
 
 
 def check(config: Any, prefix: str = "") -> None:
@@ -55,9 +58,19 @@ def _check_together(config: Config) -> None:
     if insecure:
         raise ValueError(f"data.sources={insecure[0]}; must be an https:// address")
     _check_augment(config.augment, config.train.batch_size)
-    if config.data.val_fraction == 0 and config.train.monitor.startswith("val_") and config.train.patience_epochs > 0:
+    if config.data.name in _BRING_NO_VAL and config.data.val_fraction == 0:
+        check_patience(config.train)
+
+
+def check_patience(train: TrainConfig) -> None:
+    """Refuse patience on a validation column where there are no validation images.
+
+    Raises:
+        ValueError: Patience waits for what is never measured.
+    """
+    if train.monitor.startswith("val_") and train.patience_epochs > 0:
         raise ValueError(
-            f"train.monitor={config.train.monitor} with data.val_fraction=0; patience needs validation images or a train_ monitor"
+            f"train.monitor={train.monitor} with data.val_fraction=0; patience needs validation images or a train_ monitor"
         )
 
 

@@ -1,10 +1,13 @@
 """Configuration and parts joined: what only shows when both are there."""
 
+import shutil
 from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from cifar_lab import runtime, schema
@@ -34,6 +37,23 @@ def test_auto_is_fp32_where_the_optimizer_does_not_take_fp16(monkeypatch):
     assert parts_of("optimizer=sam").train.precision == "fp32"
     with pytest.raises(ConfigError, match=r"train\.precision=fp16; must be bf16 or fp32 for SAM"):
         parts_of("optimizer=sam", "train.precision=fp16")
+
+
+def test_patience_may_wait_for_the_validation_images_that_a_folder_brings(tmp_path):
+    for part, count in (("train", 8), ("val", 2), ("test", 2)):
+        for number in range(2 * count):
+            path = tmp_path / part / ("cat", "dog")[number % 2] / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            pixels = np.random.default_rng(len(part) + 10 * number).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(path)
+    words = ("data=folder", f"data.root={tmp_path}", "data.image_size=8", "data.val_fraction=0", "train.patience_epochs=3")
+    parts_of(*words, "train.monitor=val_loss")
+    shutil.rmtree(tmp_path / "val")
+    with pytest.raises(ConfigError, match=r"train\.monitor=val_loss with data\.val_fraction=0; patience needs validation images"):
+        parts_of(*words, "train.monitor=val_loss")
+    parts_of(*words, "train.monitor=train_loss")
+    with pytest.raises(ConfigError, match="patience needs validation images"):  # known without the data
+        schema.compose(["data=cifar10", "data.val_fraction=0", "train.patience_epochs=3", "train.monitor=val_loss"])
 
 
 class Failing(nn.Module):

@@ -63,7 +63,7 @@ ROOMS: dict[str, set[str]] = {
     "launching": {*BASE, "cluster", "display", "flags", "parts", "preview", "saved", "study", "sweeping", "sweeps"},
     # 6: where configuration and parts are joined
     "pretrained": {*BASE, "data", "engine"},
-    "parts": {*BASE, "analysis", "data", "engine", "models", "optim", "plugins", "pretrained", "runtime", "tables"},
+    "parts": {*BASE, "analysis", "data", "engine", "models", "optim", "plugins", "pretrained", "rules", "runtime", "tables"},
     "frozen": {*BASE, "data", "engine", "parts"},
     "sittings": {*BASE, "memory", "tracking"},
     "outcome": {*BASE, "analysis", "data", "display", "engine", "frozen", "parts", "runs", "sittings", "tracking"},
