@@ -153,7 +153,7 @@ class TensorBoardSink:
     def __init__(self, folder: Path, epochs_done: int):
         from torch.utils.tensorboard import SummaryWriter
 
-        self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=epochs_done + 1 if epochs_done else None)
+        self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=epochs_done + 1)
 
     def row(self, row: Mapping[str, Any]) -> None:
         """One scalar per column, by epoch; ``train_loss`` is filed as ``loss/train``."""

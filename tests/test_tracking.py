@@ -14,7 +14,7 @@ from rig import SMOKE, Lab
 from cifar_lab.config import Config
 from cifar_lab.display import Display, LabConsole
 from cifar_lab.errors import ConfigError, DivergedError
-from cifar_lab.tracking import Tracker
+from cifar_lab.tracking import TensorBoardSink, Tracker
 
 
 def row(epoch: int, **columns: Any) -> dict[str, Any]:
@@ -189,6 +189,16 @@ def test_tensorboard_holds_the_rows_also_after_a_resume(lab: Lab) -> None:
         assert [value for _, value in found[tag]] == pytest.approx([r[column] for r in rows], rel=1e-6)
     result = json.loads(Path("run/result.json").read_text())
     assert found["final/test_accuracy"][-1] == (4, pytest.approx(result["metrics"]["test"]["accuracy"]))
+
+
+def test_tensorboard_forgets_what_a_run_logged_that_was_killed_before_its_first_checkpoint(tmp_path: Path) -> None:
+    for epochs_done, value in ((0, 2.0), (0, 1.0), (1, 0.5)):
+        sink = TensorBoardSink(tmp_path, epochs_done)
+        sink.row(row(epochs_done + 1, train_loss=value))
+        if value == 2.0:
+            sink.row(row(2, train_loss=1.9))
+        sink.close()
+    assert read_tensorboard(tmp_path / "tensorboard")["loss/train"] == [(1, 1.0), (2, 0.5)]
 
 
 def test_mlflow_holds_one_run_with_every_epoch_once(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -81,7 +81,8 @@ def fit(
     the best epoch by ``config.monitor``, or the last ones: with ``config.select=last``, and, which a note says, where
     that was never measured.
     ``state.stopper.reason`` says why a run ended early; one that has a reason stays ended when ``config.epochs`` is
-    raised, as it would have ended there with more epochs from the start.
+    raised. The last epoch is validated out of turn too: with ``config.eval_every_epochs`` above 1 a run whose epochs are
+    raised has seen one validation more than one of as many epochs from the start, and may choose or end otherwise.
 
     Args:
         state: Trained in place; ``Checkpoints.resume`` may have filled it.
