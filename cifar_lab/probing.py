@@ -4,7 +4,6 @@ Runs in a process of its own (``workers.apart``): a model that does not fit take
 held by whoever waits.
 """
 
-import math
 import time
 from dataclasses import asdict, replace
 from typing import Any
@@ -17,6 +16,7 @@ from cifar_lab.analysis.cost import model_cost
 from cifar_lab.analysis.latency import random_images, short_latency, wait
 from cifar_lab.analysis.training_step import TrainingStep
 from cifar_lab.config import Config, DataConfig
+from cifar_lab.data.batches import batches_per_epoch
 from cifar_lab.data.splits import load_splits
 from cifar_lab.engine.fit import steps_per_epoch
 from cifar_lab.errors import DataError, LabError
@@ -74,7 +74,7 @@ def _look_at(config: Config, counts: dict[str, dict[str, int] | None]) -> dict[s
     }
     if images:
         train = config.train
-        batches = images["train"] // train.batch_size if train.drop_last else math.ceil(images["train"] / train.batch_size)
+        batches = batches_per_epoch(images["train"], train.batch_size, train.drop_last)
         facts["steps_per_epoch"] = steps_per_epoch(batches, train.accumulation_steps)
         facts["train_s"] = _training_seconds(built, batches, images["val"])
     return facts

@@ -17,7 +17,7 @@ from torch import nn
 from cifar_lab import storage
 from cifar_lab.analysis.rates import save_rates
 from cifar_lab.config import Config
-from cifar_lab.data.batches import Epochs
+from cifar_lab.data.batches import batches_per_epoch
 from cifar_lab.data.splits import load_splits
 from cifar_lab.engine.fit import steps_per_epoch
 from cifar_lab.errors import ConfigError, DataError
@@ -154,13 +154,12 @@ def _count_steps(config: Config) -> tuple[int, str]:
         images = len(load_splits(config.data).train)
     except DataError as error:
         raise DataError(error.what, hint="--steps-per-epoch N needs no data set") from error
-    epochs = Epochs()
-    epochs.num_images, epochs.batch_size, epochs.drop_last = images, config.train.batch_size, config.train.drop_last
-    if not len(epochs):
+    batches = batches_per_epoch(images, config.train.batch_size, config.train.drop_last)
+    if not batches:
         raise ConfigError(
             f"train.drop_last=true with train.batch_size={config.train.batch_size} leaves no batch of {images} images"
         )
-    return steps_per_epoch(len(epochs), config.train.accumulation_steps), f"{images:,} training images"
+    return steps_per_epoch(batches, config.train.accumulation_steps), f"{images:,} training images"
 
 
 def _run(schedule: Schedule, lr: float, config: Config, steps: int, towards: float) -> list[float]:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from cifar_lab.config import AugmentConfig
 from cifar_lab.data import jitter, rng
-from cifar_lab.data.erasing import draw_rectangles
+from cifar_lab.data.erasing import draw_rectangles, erase_
 from cifar_lab.data.policies import Policy
 from cifar_lab.data.sets import ImageSet, channel_statistics
 from cifar_lab.errors import ConfigError, DataError
@@ -200,11 +200,8 @@ def cutout_(images: Tensor, top: Tensor, left: Tensor, size: int) -> Tensor:
         left: int64 [B], first column of it.
         size: Side of the square in pixels.
     """
-    rows = _within(top, size, images.shape[2]).view(-1, 1, images.shape[2], 1)
-    columns = _within(left, size, images.shape[3]).repeat_interleave(images.shape[4], dim=1)
-    squares = rows * columns.view(-1, 1, 1, columns.shape[1])
-    lines = images.view(*images.shape[:3], -1)
-    return lines.addcmul_(lines, squares, value=-1).view(images.shape)  # x - x * 1 is exactly 0, x - x * 0 exactly x
+    sides = torch.full_like(top, size)
+    return erase_(images, torch.stack((top, left, sides, sides), dim=1))
 
 
 def normalize(images: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
@@ -239,9 +236,3 @@ def _pad(images: Tensor, padding: int, *, reflect: bool) -> Tensor:
         padded[:, :, :padding] = middle[:, :, 1 : padding + 1].flip(2)
         padded[:, :, end_row:] = middle[:, :, height - 1 - padding : height - 1].flip(2)
     return padded
-
-
-def _within(start: Tensor, size: int, length: int) -> Tensor:
-    """float32 [B, length]: 1 at ``start`` to ``start + size`` - 1, else 0."""
-    place = torch.arange(length, device=start.device) - start[:, None]
-    return ((place >= 0) & (place < size)).to(torch.float32)

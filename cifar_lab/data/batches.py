@@ -28,6 +28,11 @@ _CHUNK_BYTES = {"cpu": 2**20, "policy on cpu": 3 * 2**20, "other": 12 * 2**20}
 _SHARE_OF_FREE_MEMORY = 0.25
 
 
+def batches_per_epoch(num_images: int, batch_size: int, drop_last: bool) -> int:
+    """How many batches a set falls into; ``drop_last`` leaves a last, smaller one out."""
+    return num_images // batch_size if drop_last else -(-num_images // batch_size)
+
+
 class Epochs:
     """How a set falls into batches, whatever the batches hold."""
 
@@ -37,7 +42,7 @@ class Epochs:
 
     def __len__(self) -> int:
         """Batches per epoch."""
-        return self.num_images // self.batch_size if self.drop_last else -(-self.num_images // self.batch_size)
+        return batches_per_epoch(self.num_images, self.batch_size, self.drop_last)
 
     def _require_place(self, start: int) -> None:
         """Refuse a place that an epoch has not."""

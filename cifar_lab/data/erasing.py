@@ -52,6 +52,7 @@ def erase_(images: Tensor, rectangles: Tensor) -> Tensor:
         rectangles: int64 [B, 4], see ``draw_rectangles``.
     """
     lines = images.view(*images.shape[:3], -1)
+    # x - x * 1 is exactly 0, x - x * 0 exactly x
     return lines.addcmul_(lines, inside(images, rectangles), value=-1).view(images.shape)
 
 
