@@ -18,6 +18,7 @@ from scipy import stats as scipy_stats
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support, recall_score
 from typer.testing import CliRunner
 
+from cifar_lab import stats
 from cifar_lab.cli import app
 from cifar_lab.comparing import pictures
 from cifar_lab.comparing.convergence import convergence_table
@@ -303,8 +304,10 @@ def test_the_note_on_tests_is_there_where_there_are_tests(several):
     assert len(said(several.notes)) == 1
     entries = several.entries
     assert said(notes_on(entries, [])) == []
-    of_several = [replace(entries[0], label=label) for label in ("a", "b")]
-    assert said(notes_on(of_several, compare_pairs(of_several)))[0].endswith(" (the mean over shared seeds)")
+    (pair,) = compare_pairs([replace(entries[0], label=label) for label in ("a", "b")])
+    assert pair.mean_interval is None, "of one and the same runs"
+    over_seeds = replace(pair, mean_interval=stats.Interval(-0.01, 0.01))
+    assert said(notes_on(entries, [over_seeds]))[0].endswith(" (the mean over shared seeds)")
 
 
 def test_runs_of_one_configuration_alone_are_compared_by_seed(tmp_path):

@@ -51,7 +51,7 @@ def test_evidence_has_predictions_but_neither_logits_nor_model(finished, tmp_pat
     np.testing.assert_allclose(kept.confidence(), run.confidence(), atol=1e-3)
     with pytest.raises(CheckpointError, match="is evidence: labels, predicted classes and confidences"):
         kept.logits()
-    with pytest.raises(CheckpointError, match="no run folder or checkpoint"):
+    with pytest.raises(CheckpointError, match="evidence has none"):
         kept.model()
 
 

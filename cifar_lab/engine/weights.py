@@ -150,7 +150,7 @@ def _folder_with_weights(path: Path) -> Path:
         return newest
     candidates = [f for f in step_folders(inner) if (f / MANIFEST).exists()]
     if not candidates and (path / "result.json").exists():
-        what = "this run left no weights (train.keep=none, or it ended before its first checkpoint)"
+        what = "there are no weights in it: evidence has none, nor has a run with train.keep=none or one that soon failed"
         raise CheckpointError(f"{path}: {what}", hint="name another run, or make it again with train.keep=best")
     what = "every checkpoint in it is damaged" if candidates else "no run folder or checkpoint of cifar-lab"
     raise CheckpointError(f"{path}: {what}", hint="name a run folder, its checkpoints/best or one of its checkpoints/step-*")
