@@ -32,7 +32,7 @@ GROUPS = {
 
 EXAMPLES = (
     ("the quick start: real handwriting, no download", "cifar-lab train experiment=quickstart"),
-    ("a model, an optimiser, a learning rate", "cifar-lab train model=resnet18 optimizer=sgd_nesterov optimizer.lr=0.1"),
+    ("a model, an optimizer, a learning rate", "cifar-lab train model=resnet18 optimizer=sgd_nesterov optimizer.lr=0.1"),
     (
         "a kernel size, an activation, an augmentation",
         "cifar-lab train model.kernel_size=5 model.activation=tanh augment=crop_flip",
@@ -47,7 +47,7 @@ FLAGS = (
     ("-m, --multirun", "run every combination of values given as key=a,b or 'key=range(0,5)'"),
     ("--dry-run", "of a sweep: say what it would run, what its variants change, how long it takes and what it can show"),
     ("--redo", "of a sweep: run again what other code has run"),
-    ("--plugin FILE.py", "add your own models, activations, optimisers, ... (may be repeated)"),
+    ("--plugin FILE.py", "add your own models, activations, optimizers, ... (may be repeated)"),
     ("--config-dir DIR", "add your own configurations"),
     (
         "--cfg job",
@@ -113,7 +113,10 @@ def show_train_help(config_dir: str | None = None) -> None:
     console = LabConsole()
     console.print("[bold]cifar-lab train[/] \\[flags] \\[group=choice ...] \\[key=value ...]\n")
     console.print("Train, test and measure one model; or, with -m, every combination of the values given.\n")
-    console.print(_rows(((command, text) for text, command in EXAMPLES), "Examples"))
+    console.print("[bold]Examples[/]")
+    for text, command in EXAMPLES:  # a command on a line of its own can be copied from a narrow window too
+        console.print(f" {escape(text)}:\n   [cyan]{escape(command)}[/]", soft_wrap=True, highlight=False)
+    console.print()
     console.print(_rows(FLAGS, "Flags"))
     groups = ((group, ", ".join(options(group, config_dir))) for group in GROUPS.values())
     console.print(_rows(groups, "Groups (group=choice)"))
