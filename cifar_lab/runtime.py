@@ -153,6 +153,8 @@ def device_failures_named(
 ) -> Iterator[None]:
     """Turn running out of memory, and a GPU that fails, into one line.
 
+    May stand within another: the inner one names the batch size, and where it does not say what is kept, the outer one does.
+
     Args:
         batch_size: Of what is done within this.
         kept: What is still there and good, asked when it is told.
@@ -164,6 +166,9 @@ def device_failures_named(
     """
     try:
         yield
+    except ResourceError as error:
+        error.kept = error.kept or kept()
+        raise
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
         text = str(error)
         on_cpu = isinstance(error, MemoryError) or "DefaultCPUAllocator" in text or "can't allocate memory" in text

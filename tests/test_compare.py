@@ -28,6 +28,7 @@ from cifar_lab.comparing.page import compare, sentences
 from cifar_lab.comparing.pairs import compare_pairs
 from cifar_lab.comparing.tables import best_for, runs_table
 from cifar_lab.errors import ConfigError
+from cifar_lab.study.design import PLAN_SCHEMA
 
 REFERENCE = ROOT / "outputs" / "reference"
 MOBILENET, DENSE, SMALL, SMALL_ADAM = (
@@ -426,7 +427,7 @@ def test_a_star_behind_a_sweep_means_its_runs(tmp_path):
     """What a sweep leaves beside its runs: plan, facts, reports, their tables, and a run of older code that was set aside."""
     sweep = tmp_path / "sweep"
     names = [variant(sweep, f"lr={k}", flips=k, optimizer__lr=float(k)).name for k in (1, 2)]
-    (sweep / "plan.json").write_text(json.dumps({"jobs": [{"name": name} for name in names]}))
+    (sweep / "plan.json").write_text(json.dumps({"schema": PLAN_SCHEMA, "jobs": [{"name": name} for name in names]}))
     variant(sweep, "lr=2.bad-1", optimizer__lr=2.0)
     for file in ("facts.json", "report.csv", "report.html", "report.json", "tables/runs.csv"):
         (sweep / file).parent.mkdir(exist_ok=True)

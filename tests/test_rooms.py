@@ -126,7 +126,7 @@ ROOMS: dict[str, set[str]] = {
     "costing": {*BASE, "analysis", "models", "optim", "parts", "runtime", "saved"},
     "benching": {*BASE, "analysis", "costing", "data", "optim", "parts", "runtime"},
     "cost_tables": {"display"},
-    "comparing": {*BASE, "analysis", "differing", "display", "runs", "saved"},
+    "comparing": {*BASE, "analysis", "differing", "display", "runs", "saved", "study"},
     "finding": {*BASE, "differing", "display", "explain", "runs"},
     "asking": {*BASE, "data", "display", "engine", "saved"},
     "augmented": {*BASE, "analysis", "data", "parts"},

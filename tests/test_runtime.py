@@ -180,6 +180,17 @@ def test_out_of_memory_is_one_line(error, text):
     assert (caught.value.code, caught.value.exit_code) == ("E-OOM", 7)
 
 
+def test_who_is_nearer_names_the_batch_and_who_knows_says_what_is_kept():
+    with (
+        pytest.raises(ResourceError) as caught,
+        runtime.device_failures_named(64, lambda: "last good: step-8"),
+        runtime.device_failures_named(500, key="train.eval_batch_size"),
+    ):
+        raise MemoryError
+    assert caught.value.what == "out of memory at train.eval_batch_size=500"
+    assert caught.value.kept == "last good: step-8"
+
+
 def test_a_really_too_large_tensor_is_named():
     with pytest.raises(ResourceError, match=r"out of memory at train\.batch_size=1") as caught, runtime.device_failures_named(1):
         torch.empty(2**55, dtype=torch.uint8)

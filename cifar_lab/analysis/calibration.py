@@ -19,11 +19,11 @@ def calibration(run: Run) -> Made:
     """Reliability diagram of the test set with ECE, and with the temperature that suits the validation images best."""
     right = run.predicted("test") == run.labels("test")
     before = reliability(run.confidence("test"), right)
-    if not run.has_logits:  # its confidences are rounded, so that some fall into the bin beside their own
-        before["ece"] = run.result["metrics"]["test"]["ece"]
     numbers: dict[str, Any] = {"bins": ECE_BINS, "before": before, "temperature": None, "after": None}
     reason = ""
     if not run.has_logits:
+        # Its confidences are rounded, so that some fall into the bin beside their own.
+        before["ece"] = run.result["metrics"]["test"]["ece"]
         reason = "the run's evidence has confidences, no logits"
     elif run.result["metrics"]["val"] is None:
         reason = "the run has no validation images to fit it on"

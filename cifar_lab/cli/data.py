@@ -23,7 +23,6 @@ def _compose(overrides: list[str] | None, config_dir: str | None, plugin: list[s
     from cifar_lab.plugins import add_all
 
     add_all(plugin)
-
     schema.register()
     return schema.compose(overrides or [], config_dir)
 

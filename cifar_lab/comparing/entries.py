@@ -10,13 +10,13 @@ import numpy as np
 
 from cifar_lab import storage
 from cifar_lab.differing import differing, words
-from cifar_lab.errors import CheckpointError, ConfigError, DataError
+from cifar_lab.errors import CheckpointError, ConfigError, LabError
 from cifar_lab.runs import without_seed
 from cifar_lab.saved import SavedRun, load_run
+from cifar_lab.study.design import PLAN, read_plan
 
 _LONGEST_LABEL = 60
 _MAX_DIFFERING = 3
-_PLAN = "plan.json"  # of a sweep's folder
 _MAX_ENTRIES = 24
 """As many lines as pictures have colors and dashes for."""
 
@@ -106,9 +106,9 @@ def split_sweep(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
         The runs, and what was left out.
 
     Raises:
-        CheckpointError: A plan.json cannot be read.
+        CheckpointError: A plan.json is not one that this version reads.
     """
-    planned = {path.resolve().parent: _planned(path) for path in map(Path, arguments) if path.name == _PLAN and path.is_file()}
+    planned = {path.resolve().parent: _planned(path) for path in map(Path, arguments) if path.name == PLAN and path.is_file()}
     kept, left_out = [], []
     for argument in arguments:
         place = Path(argument).resolve()
@@ -119,8 +119,8 @@ def split_sweep(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def _planned(path: Path) -> set[str]:
     try:
-        return {job["name"] for job in storage.read_json(path)["jobs"]}
-    except (DataError, OSError, KeyError, TypeError) as error:
+        return {job["name"] for job in read_plan(path.parent)["jobs"]}
+    except (LabError, OSError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path} is no plan of a sweep", hint="name the folders of its runs one by one") from error
 
 

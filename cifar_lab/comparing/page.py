@@ -107,9 +107,8 @@ def compare(
     if not unpaired:
         check_same_test_set(entries)
     pairs = [] if unpaired else compare_pairs(entries)
-    if data_root is not None and len(pairs) != 1:
-        what = "--unpaired compares no answers" if unpaired else f"{len(pairs)} pairs get none"
-        raise ConfigError(f"--data-root is for pictures of the images that one of two sides gets right; {what}")
+    if data_root is not None:
+        _require_one_pair(pairs)
     notes = notes_on(entries, pairs)
     folder = Path(out) if out else DEFAULT / default_name(folders)
     _refuse_run_folder(folder)
@@ -141,6 +140,13 @@ def compare(
     storage.write_text(folder / "comparison.md", _page(made))
     storage.write_json(folder / "comparison.json", made.plain())
     return made
+
+
+def _require_one_pair(pairs: Sequence[Pair]) -> None:
+    """Only then are there pictures of images, for which ``data_root`` is."""
+    if len(pairs) != 1:
+        what = f"{len(pairs)} pairs get none" if pairs else "--unpaired compares no answers"
+        raise ConfigError(f"--data-root is for pictures of the images that one of two sides gets right; {what}")
 
 
 def _refuse_run_folder(folder: Path) -> None:
