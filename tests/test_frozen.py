@@ -125,6 +125,17 @@ def test_what_is_frozen_for_an_epoch_is_trained_from_the_next_one_on(tmp_path):
     assert not any(torch.equal(weights[name], fresh[name]) for name in frozen_names)  # statistics too
 
 
+@pytest.mark.parametrize("optimizer", ["sgd_nesterov", "sam", "muon_sgd"])
+def test_momentum_of_what_was_frozen_begins_where_it_is_trained(tmp_path, optimizer):
+    """torch's fused SGD takes no mixture of parameters with and without momentum."""
+    stages = ("model.freeze_epochs=1", "train.epochs=2", f"optimizer={optimizer}", "optimizer.weight_decay=0")
+    _, parts = parts_of(*stages)
+    fresh = {name: value.clone() for name, value in parts.state.model.state_dict().items()}
+    rows, weights = trained(tmp_path / "staged", *stages, once=True)
+    assert len(rows) == 2
+    assert not any(torch.equal(weights[name], value) for name, value in fresh.items() if value.is_floating_point())
+
+
 def test_a_run_that_goes_on_after_its_frozen_epochs_computes_no_features(tmp_path):
     stages = ("model.freeze_epochs=1", "train.epochs=3")
     undisturbed, expected = trained(tmp_path / "whole", *stages, once=True)

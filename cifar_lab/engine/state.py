@@ -185,27 +185,13 @@ def _tensors(model: nn.Module) -> list[Tensor]:
 
 
 def build_scaler(optimizer: torch.optim.Optimizer, device: torch.device, precision: str) -> torch.amp.GradScaler:
-    """The loss scale of a precision, switched off but for fp16, and the optimiser ready for it.
+    """The loss scale of a precision, switched off but for fp16.
 
     Raises:
         ConfigError: The optimiser does not work with this precision.
     """
     check_precision(optimizer, precision)
-    scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
-    if scaler.is_enabled():
-        _clear_momentum(optimizer)
-    return scaler
-
-
-def _clear_momentum(optimizer: torch.optim.Optimizer) -> None:
-    """Start momentum at zero: the same values, but defined when fp16's first step is skipped.
-
-    ``torch._fused_sgd_`` leaves new buffers unset in a skipped first step and reads them in the next.
-    """
-    for group in optimizer.param_groups:
-        if isinstance(optimizer, torch.optim.SGD) and group["momentum"] != 0 and group["dampening"] == 0:
-            for parameter in group["params"]:
-                optimizer.state[parameter].setdefault("momentum_buffer", torch.zeros_like(parameter))
+    return torch.amp.GradScaler(device.type, enabled=precision == "fp16")
 
 
 def _pack_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -28,10 +28,13 @@ class Muon(torch.optim.Optimizer):
         matrices: Groups with ``lr``, ``momentum``, ``nesterov``, ``weight_decay``, ``ns_steps``, ``adjust_lr`` and, where
             weights keep their size (see ``_update``), ``keep_norm``.
         rest: For all other parameters; None where there are none. Its groups become the last ones of this optimiser.
+
+    Attributes:
+        rest: The same; it shares this optimiser's groups and state.
     """
 
     def __init__(self, matrices: list[dict[str, Any]], rest: torch.optim.Optimizer | None):
-        self._rest, self._num_matrix_groups = rest, len(matrices)
+        self.rest, self._num_matrix_groups = rest, len(matrices)
         super().__init__([*matrices, *(rest.param_groups if rest is not None else [])], {})
         self._share()
         # As torch's fused optimisers: `found_inf` [] on the device leaves everything as it is where it is 1, and
@@ -40,9 +43,9 @@ class Muon(torch.optim.Optimizer):
 
     def _share(self) -> None:
         """Let the other one see this optimiser's groups and state: what is set or loaded here holds there."""
-        if self._rest is not None:
-            self._rest.param_groups = self.param_groups[self._num_matrix_groups :]
-            self._rest.state = self.state
+        if self.rest is not None:
+            self.rest.param_groups = self.param_groups[self._num_matrix_groups :]
+            self.rest.state = self.state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As torch's, which puts new groups and a new state in the place of the old ones."""
@@ -64,9 +67,9 @@ class Muon(torch.optim.Optimizer):
                 if parameter.grad is not None:
                     gradient = parameter.grad if scale is None else parameter.grad / scale
                     self._update_unless(found_inf, parameter, gradient, group)
-        if self._rest is not None:
-            with _lent(self._rest, found_inf=found_inf, grad_scale=scale):
-                self._rest.step()
+        if self.rest is not None:
+            with _lent(self.rest, found_inf=found_inf, grad_scale=scale):
+                self.rest.step()
 
     def _update_unless(self, found_inf: Tensor | None, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
         """The update, or none where ``found_inf`` is 1: worked out in any case and taken back on the device."""

@@ -15,6 +15,7 @@ from torch import nn
 from cifar_lab.optim import OPTIMIZERS
 from cifar_lab.optim.checks import require, require_adam, require_not_negative, require_sgd
 from cifar_lab.optim.groups import as_groups, hidden_weights, is_fusible, param_groups
+from cifar_lab.optim.momentum import begin_momentum
 
 
 def build_optimizer(name: str, model: nn.Module, *, decay_all: bool = False, **kwargs: Any) -> torch.optim.Optimizer:
@@ -38,6 +39,7 @@ def build_optimizer(name: str, model: nn.Module, *, decay_all: bool = False, **k
     optimizer = builder(param_groups(model, weight_decay, decay_all), **given, **kwargs)
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise ValueError(f"optimizer={name}; {OPTIMIZERS[name]} must return a torch optimiser, not {type(optimizer).__name__}")
+    begin_momentum(optimizer)
     return optimizer
 
 

@@ -174,19 +174,6 @@ def test_base_rates_are_those_given_also_after_a_resume():
     assert [group["base_lr"] for group in other.optimizer.param_groups] == [0.3] * len(other.optimizer.param_groups)
 
 
-def test_momentum_that_starts_at_zero_is_torchs_momentum():
-    """For fp16 the buffers exist from the start; the values must be those of a first step without."""
-    config = train_config()
-    plain = make_state(config, optimizer_settings={"momentum": 0.9})
-    model = tiny_model(0)
-    optimizer = type(plain.optimizer)(model.parameters(), lr=0.1, momentum=0.9, fused=True)
-    early = TrainState(model, optimizer, plain.schedule, config, device=CPU, precision="fp16")
-    assert torch.equal(early.optimizer.state[model[0].weight]["momentum_buffer"], torch.zeros_like(model[0].weight))
-    stepped(plain, 3)
-    stepped(early, 3)
-    assert torch.equal(plain.model[0].weight, early.model[0].weight)
-
-
 def test_progress_counts_an_epoch():
     progress = Progress(
         epochs_done=1, step=9, batch=3, images=7, loss_sum=2.0, correct=1, skipped=2, train_seconds=1.0, seconds=2.0

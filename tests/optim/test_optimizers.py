@@ -189,3 +189,30 @@ def test_refuses_values_out_of_range(name, keywords, message):
     with pytest.raises(ValueError) as error:
         build_optimizer(name, network(), **keywords)
     assert str(error.value) == message
+
+
+@pytest.mark.parametrize("name", ["sgd", "muon_sgd"])
+def test_a_first_step_that_fp16_skips_leaves_no_junk_for_the_next(name):
+    """torch's fused SGD makes its buffers in a step that it skips, and leaves them as memory was."""
+    model = network()
+    optimizer = build_optimizer(name, model, **({"momentum": 0.9} if name == "sgd" else {}))
+    before = copy.deepcopy(model.state_dict())
+    nn.functional.cross_entropy(model(torch.randn(6, 3, 6, 6)), torch.arange(6) % 5).backward()
+    optimizer.found_inf, optimizer.grad_scale = torch.ones(()), torch.ones(())
+    torch.use_deterministic_algorithms(True)  # new memory is NaN
+    try:
+        optimizer.step()
+    finally:
+        torch.use_deterministic_algorithms(False)
+    for key, parameter in model.named_parameters():
+        assert torch.equal(before[key], parameter), key
+        assert not optimizer.state[parameter]["momentum_buffer"].any(), key
+
+
+def test_momentum_that_begins_at_zero_is_torchs_momentum():
+    ours, theirs = network(), network()
+    optimizer = build_optimizer("sgd", ours, lr=0.1, momentum=0.9, decay_all=True)
+    assert len(optimizer.state) == len(list(ours.parameters()))
+    train(ours, optimizer, 3)
+    train(theirs, torch.optim.SGD(theirs.parameters(), lr=0.1, momentum=0.9, fused=True), 3)
+    assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))
