@@ -4,10 +4,10 @@ import copy
 
 import pytest
 import torch
-from engine_rig import CPU, assert_same_state, everything, make_state, picture_set, tiny_model, train_config
+from engine_rig import assert_same_state, everything, make_state, picture_set, tiny_model, train_config
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from cifar_lab.engine.state import ENTRIES, Ema, Progress, TrainState
+from cifar_lab.engine.state import ENTRIES, Ema, Progress
 from cifar_lab.errors import CheckpointError
 
 
