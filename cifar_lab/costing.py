@@ -21,7 +21,7 @@ from cifar_lab.config import Component, Config, DataConfig, TrainConfig
 from cifar_lab.errors import CheckpointError, ConfigError
 from cifar_lab.models.build import build_model
 from cifar_lab.optim.optimizers import build_optimizer
-from cifar_lab.parts import check_forward, refusals
+from cifar_lab.parts import check_forward, precision_of, refusals
 from cifar_lab.saved import SavedRun
 
 SCHEMA = 1
@@ -78,12 +78,12 @@ def build(config: Config, num_classes: int, size: int = 0) -> Built:
     """Build a configuration's model where and as it would be trained; no data and no weights are read.
 
     Args:
-        config: ``threads``, ``device``, ``model`` and ``train`` are read; ``train.precision`` is resolved.
+        config: ``threads``, ``device``, ``model``, ``optimizer`` and ``train`` are read; ``train.precision`` is resolved.
         num_classes: K.
         size: Pixels a side; 0: ``data.input_size``, or else what the data set is stored as.
 
     Raises:
-        ConfigError: The model refuses a value, or does not fit the picture size or the classes.
+        ConfigError: The model or the optimizer refuses a value, or the model does not fit the picture size or the classes.
     """
     runtime.set_threads(config.threads)
     runtime.set_deterministic(config.train.deterministic)
@@ -95,7 +95,7 @@ def build(config: Config, num_classes: int, size: int = 0) -> Built:
     model = model.to(device=device)
     if config.train.channels_last:
         model = model.to(memory_format=torch.channels_last)  # pyrefly: ignore
-    config.train.precision = runtime.resolve_precision(config.train.precision, device, model)
+    config.train.precision = precision_of(config, device, model)
     check_forward(model, config.model.name, num_classes, size, device)
     return Built(config, model, num_classes, size, device)
 

@@ -11,7 +11,8 @@ from torch import nn
 
 from cifar_lab import rules, runtime
 from cifar_lab.analysis.cost import model_cost
-from cifar_lab.config import Component, Config
+from cifar_lab.config import Component, Config, DataConfig
+from cifar_lab.data import DATASETS
 from cifar_lab.data.augment import normalization
 from cifar_lab.data.batches import Batches
 from cifar_lab.data.sets import ImageSet, Progress, Splits, Stop
@@ -92,7 +93,7 @@ def build_parts(
     model = model.to(device=device)
     if train.channels_last:
         model = model.to(memory_format=torch.channels_last)  # pyrefly: ignore
-    asked, train.precision = train.precision, runtime.resolve_precision(train.precision, device, model)
+    train.precision = precision_of(config, device, model)
     check_forward(model, config.model.name, splits.num_classes, size, device)
     check_lone_image(model, config.model.name, train, len(splits.train), size, device)
     cost = model_cost(model, (3, size, size), device)
@@ -102,8 +103,6 @@ def build_parts(
     steps = steps_per_epoch(len(batches), train.accumulation_steps)
     with refusals("optimizer", config.optimizer.name):
         optimizer = build_optimizer(config.optimizer.name, model, **config.optimizer.settings)
-    if asked == "auto":
-        train.precision = precision_for(optimizer, train.precision)
     with refusals("schedule", config.schedule.name):
         schedule = build_schedule(
             config.schedule.name,
@@ -114,6 +113,19 @@ def build_parts(
         )
     state = TrainState(model, optimizer, schedule, train, device=device, precision=train.precision)
     return Parts(splits, batches, val, state, cost, statistics, notes)
+
+
+def precision_of(config: Config, device: torch.device, model: nn.Module) -> str:
+    """What ``train.precision`` means on this device, for this model and this optimizer.
+
+    Raises:
+        ConfigError: The device has not what was asked for, or the optimizer's builder refuses a value.
+    """
+    precision = runtime.resolve_precision(config.train.precision, device, model)
+    if config.train.precision != "auto":
+        return precision
+    with refusals("optimizer", config.optimizer.name):
+        return precision_for(build_optimizer(config.optimizer.name, nn.Linear(1, 1), **config.optimizer.settings), precision)
 
 
 def prepare_model(config: Config, parts: Parts) -> None:
@@ -136,20 +148,22 @@ def prepare_model(config: Config, parts: Parts) -> None:
 def check_builders(configs: Sequence[Config]) -> None:
     """Let every builder look at its settings, without memory and without data: what only a builder knows to refuse.
 
-    A sweep is refused by this before its first job starts. Number of classes and picture size are guessed, so only
-    what a builder says in so many words (a ``ValueError``) counts; the rest is found when the job itself is built.
+    A sweep is refused by this before its first job starts. The number of classes is guessed, so only what a builder says
+    in so many words (a ``ValueError``) counts; the rest is found when the job itself is built, and whatever is wrong with
+    a model for pictures of a person's own data set, whose size is known only then.
 
     Raises:
         ConfigError: A builder refuses a value.
     """
     seen: set[str] = set()
     for config in configs:
-        size = config.data.input_size or (config.data.image_size if config.data.name == "folder" else 32)
-        checks: tuple[tuple[str, Component, Callable[..., Any]], ...] = (
-            ("model", config.model, partial(build_model, num_classes=10, input_size=size)),
+        size = _known_size(config.data)
+        checks: list[tuple[str, Component, Callable[..., Any]]] = [
             ("optimizer", config.optimizer, partial(build_optimizer, model=nn.Linear(1, 1))),
             ("schedule", config.schedule, partial(build_schedule, lr=_base_lr(config), total_steps=100, steps_per_epoch=10)),
-        )
+        ]
+        if size:
+            checks.insert(0, ("model", config.model, partial(build_model, num_classes=10, input_size=size)))
         for kind, part, build in checks:
             key = f"{kind} {part} {size if kind == 'model' else ''} {_base_lr(config) if kind == 'schedule' else ''}"
             if key in seen:
@@ -162,6 +176,13 @@ def check_builders(configs: Sequence[Config]) -> None:
                 raise ConfigError(f"{kind}={part.name}: {error}") from error
             except (Exception, SystemExit):  # not for certain the settings' fault; the job itself will say
                 continue
+
+
+def _known_size(data: DataConfig) -> int:
+    """Pixels a side that a model will see; 0: that is known when the data set is read."""
+    if data.input_size or data.name == "folder":
+        return data.input_size or data.image_size
+    return 32 if DATASETS[data.name].startswith("cifar_lab.data.") else 0
 
 
 def _base_lr(config: Config) -> float:

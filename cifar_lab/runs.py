@@ -70,9 +70,18 @@ def code_digest(plugins: Sequence[Path] = ()) -> str:
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[tuple[str, Any, Any]]:
-    """Dotted keys whose values differ between two plain configurations, places left out."""
-    a, b = comparable(old), comparable(new)
+    """Dotted keys whose values differ between two plain configurations, places left out; a setting younger than one of
+    them is at its default in it."""
+    a, b = ({**_DEFAULTS, **comparable(plain)} for plain in (old, new))
     return [(k, a.get(k), b.get(k)) for k in dict.fromkeys([*a, *b]) if a.get(k) != b.get(k)]
+
+
+def may_change(difference: tuple[str, Any, Any]) -> bool:
+    """Whether a run goes on with this difference: more epochs, or fewer images evaluated at once after it ran out of memory."""
+    key, old, new = difference
+    if key == "train.epochs":
+        return isinstance(old, int) and new > old
+    return key == "train.eval_batch_size"
 
 
 class RunFolder:
@@ -165,7 +174,7 @@ class RunFolder:
         """Make the folder this run's, or check that it already is; writes config.yaml and overrides.txt.
 
         Raises:
-            ResumeError: The folder holds a run of another configuration, code or data; more epochs are fine.
+            ResumeError: The folder holds a run of another configuration, code or data; see ``may_change``.
         """
         plain = to_plain(config)
         old = self.config()
@@ -187,7 +196,7 @@ class RunFolder:
 
     def _same_run(self, old: dict[str, Any], new: dict[str, Any], digests: dict[str, str]) -> None:
         """Refuse another configuration, code or data, naming the first difference."""
-        changed = [d for d in differences(old, new) if not (d[0] == "train.epochs" and isinstance(d[1], int) and d[2] > d[1])]
+        changed = [change for change in differences(old, new) if not may_change(change)]
         kept = f"{self.path} is untouched"
         if changed:
             text = ", ".join(f"{key} differs ({_short(a)} -> {_short(b)})" for key, a, b in changed[:3])
@@ -195,7 +204,8 @@ class RunFolder:
             raise ResumeError(
                 f"{text}{more}",
                 kept=kept,
-                hint="use another hydra.run.dir, or the settings in its config.yaml; only train.epochs may grow",
+                hint="use another hydra.run.dir, or the settings in its config.yaml;"
+                " only train.epochs may grow and train.eval_batch_size change",
             )
         path = self.path / "digests.json"
         before = storage.read_json(path) if path.is_file() else {}

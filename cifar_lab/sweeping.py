@@ -146,7 +146,7 @@ def _refuse_other_runs(where: Path, jobs: Sequence[Job]) -> None:
         new = to_plain(job.config)
         if new["train"]["precision"] == "auto":
             new["train"]["precision"] = old["train"].get("precision", "auto")
-        changed = [d for d in runs.differences(old, new) if d[0] != "train.epochs" or d[2] < d[1]]
+        changed = [change for change in runs.differences(old, new) if not runs.may_change(change)]
         if changed:
             raise _another_sweep(where, job.name, changed[0])
 

@@ -10,11 +10,12 @@ import torch
 from PIL import Image
 from torch import nn
 
-from cifar_lab import runtime, schema
+from cifar_lab import costing, runtime, schema
+from cifar_lab.data import DATASETS
 from cifar_lab.data.sets import ImageSet
 from cifar_lab.data.splits import load_splits
 from cifar_lab.errors import ConfigError
-from cifar_lab.parts import build_parts, check_forward, prepare_model
+from cifar_lab.parts import build_parts, check_builders, check_forward, prepare_model
 
 CPU = torch.device("cpu")
 
@@ -37,6 +38,20 @@ def test_auto_is_fp32_where_the_optimizer_does_not_take_fp16(monkeypatch):
     assert parts_of("optimizer=sam").train.precision == "fp32"
     with pytest.raises(ConfigError, match=r"train\.precision=fp16; must be bf16 or fp32 for SAM"):
         parts_of("optimizer=sam", "train.precision=fp16")
+    for optimizer, precision in (("sgd", "fp16"), ("sam", "fp32")):  # cost, previews and latency are those of the run
+        assert costing.build(schema.compose(["data=digits", f"optimizer={optimizer}"]), 10).config.train.precision == precision
+
+
+def test_a_model_is_checked_for_the_size_of_pictures_only_where_that_is_known(monkeypatch):
+    monkeypatch.setitem(DATASETS, "mine", "lab:mine")
+    config = schema.compose(["model=vit", "model.patch_size=7"])
+    with pytest.raises(ConfigError, match="input_size=32; must be a multiple of patch_size, 7"):
+        check_builders([config])
+    config.data.name = "mine"  # of 28 pixels, perhaps
+    check_builders([config])
+    config.data.input_size = 32
+    with pytest.raises(ConfigError, match="input_size=32; must be a multiple of patch_size, 7"):
+        check_builders([config])
 
 
 def test_patience_may_wait_for_the_validation_images_that_a_folder_brings(tmp_path):

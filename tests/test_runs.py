@@ -1,10 +1,12 @@
 """The run folder's name, digests and ownership."""
 
+import copy
 from pathlib import Path
 
 import pytest
 
 from cifar_lab import runs, schema
+from cifar_lab.config import to_plain
 from cifar_lab.errors import CheckpointError, ResumeError
 from cifar_lab.runs import RunFolder
 
@@ -74,6 +76,16 @@ def test_a_folder_belongs_to_one_configuration_code_and_data(tmp_path: Path) -> 
         folder.claim(schema.compose(["train.epochs=21"]), "code1", "data1", [])
         with pytest.raises(ResumeError, match=r"train\.epochs differs \(21 -> 20\)"):
             folder.claim(config, "code1", "data1", [])
+        # what is advised where an evaluation runs out of memory
+        folder.claim(schema.compose(["train.epochs=21", "train.eval_batch_size=50"]), "code1", "data1", [])
+
+
+def test_a_setting_younger_than_a_run_is_at_its_default_in_it() -> None:
+    new = to_plain(schema.compose([]))
+    old = copy.deepcopy(new)
+    del old["train"]["tta"], old["data"]["image_size"]
+    assert runs.differences(old, new) == runs.differences(new, old) == []
+    assert runs.differences(old, to_plain(schema.compose(["train.tta=flip"]))) == [("train.tta", "none", "flip")]
 
 
 def test_a_refused_run_leaves_no_lock_behind(tmp_path: Path) -> None:
