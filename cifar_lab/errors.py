@@ -118,6 +118,10 @@ class DeviceError(ResourceError):
     code = "E-DEVICE"
 
 
+class DeviceFailedError(DeviceError):
+    """The device failed under a run; the process cannot use it any more."""
+
+
 class KilledError(ResourceError):
     """A run's process died under it."""
 

@@ -8,6 +8,7 @@ import pkgutil
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import BrokenExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
@@ -18,9 +19,12 @@ from typing import Any
 
 from pebble import ProcessExpired, ProcessPool
 
+from cifar_lab.config import Config
 from cifar_lab.errors import JobTimeoutError, KilledError, LabError
 from cifar_lab.plugins import plugin_files
 
+LOST_S = 2.0
+"""Seconds for which the process of a worker is replaced by another before its work is given up."""
 _PR_SET_PDEATHSIG = 1
 _PRELOADED = ["cifar_lab.preloaded"]
 
@@ -38,6 +42,12 @@ class Slot:
     threads: int = 0
     gpu: str | None = None
     shared: bool = False
+
+    def place(self, config: Config) -> None:
+        """Let a configuration run here: a GPU that has gone is an error, and no reason to take hours on the CPU instead."""
+        config.threads = config.threads or self.threads
+        if self.gpu is not None and config.device == "auto":
+            config.device = "cuda"
 
 
 def server_context() -> Any:
@@ -64,6 +74,8 @@ class Worker:
 
     def __init__(self, slot: Slot, plugins: Sequence[Path]):
         self.slot, self.pid = slot, 0
+        self._begun = self._expected = 0
+        self._lost_since = 0.0
         self._plugins = [str(path) for path in plugins]
         self._open()
 
@@ -81,6 +93,9 @@ class Worker:
         """Begin with something, told which slot it has; returns its future."""
         if not self.pool.active:  # its process died while it had nothing to do
             self.renew()
+        self._hear()
+        self._expected = self._begun + (not _is_alive(self.pid))  # where the last one died pebble begins another
+        self._lost_since = 0.0
         return self.pool.schedule(work, args=(*args, self.slot), timeout=timeout_s or None)
 
     def end(self) -> None:
@@ -93,13 +108,42 @@ class Worker:
         self.end()
         self._open()
 
-    def ask_to_stop(self) -> None:
-        """SIGTERM, which a run answers with a checkpoint."""
+    def end_if_lost(self, future: Any) -> None:
+        """End the waiting for work whose process has ended with code 0; its future says so.
+
+        pebble takes such an end for one of its own, begins another process, and waits for the result for ever.
+        """
+        self._hear()
+        if future.done() or self._begun <= self._expected:
+            return
+        self._lost_since = self._lost_since or time.monotonic()
+        if time.monotonic() - self._lost_since > LOST_S:
+            self.end()
+            if not future.done():
+                future.set_exception(BrokenExecutor())
+
+    def _hear(self) -> None:
+        """Take in who has begun."""
         while not self._pids.empty():
             self.pid = self._pids.get()
+            self._begun += 1
+
+    def ask_to_stop(self) -> None:
+        """SIGTERM, which a run answers with a checkpoint."""
+        self._hear()
         if self.pid:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGTERM)
+
+
+def _is_alive(pid: int) -> bool:
+    if not pid:
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def apart(function: str, *args: Any, slot: Slot | None = None, timeout_s: float = 0.0) -> Any:
@@ -137,7 +181,7 @@ def error_of(future: Any, timeout_s: float = 0.0) -> LabError | None:
             f"killed by {signal.Signals(-code).name}" if code is not None and code < 0 else f"its process ended with code {code}"
         )
         return KilledError(what, hint="out of memory is the usual reason for SIGKILL: fewer sweep.workers need less")
-    except BrokenExecutor:  # it died with nothing to do
+    except BrokenExecutor:  # it died with nothing to do, or ended with code 0
         return KilledError("its process died", hint="out of memory is the usual reason: fewer sweep.workers need less")
     except (Exception, SystemExit) as error:
         return LabError(f"{type(error).__name__}: {error}")

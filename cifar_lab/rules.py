@@ -6,7 +6,7 @@ from typing import Any
 
 from cifar_lab.config import AugmentConfig, Component, Config, TrainConfig
 
-_BRING_NO_VAL = ("cifar10", "cifar100", "digits")
+BRING_NO_VAL = ("cifar10", "cifar100", "digits")
 """Data sets whose validation images are always held out of training; another may have its own, known once it is read."""
 
 
@@ -58,7 +58,7 @@ def _check_together(config: Config) -> None:
     if insecure:
         raise ValueError(f"data.sources={insecure[0]}; must be an https:// address")
     _check_augment(config.augment, config.train.batch_size)
-    if config.data.name in _BRING_NO_VAL and config.data.val_fraction == 0:
+    if config.data.name in BRING_NO_VAL and config.data.val_fraction == 0:
         check_patience(config.train)
 
 

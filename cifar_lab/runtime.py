@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from cifar_lab.errors import ConfigError, DeviceError, ResourceError
+from cifar_lab.errors import ConfigError, DeviceError, DeviceFailedError, ResourceError
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # Below this many channels the casts of mixed precision cost more than its faster products save.
@@ -162,7 +162,7 @@ def device_failures_named(
 
     Raises:
         ResourceError: ``out of GPU memory at train.batch_size=4096``, with half of it as the hint.
-        DeviceError: The GPU failed; this process cannot use it any more.
+        DeviceFailedError: The GPU failed; this process cannot use it any more.
     """
     try:
         yield
@@ -177,7 +177,7 @@ def device_failures_named(
             if not is_of_device(error):
                 raise
             hint = "the same command in a new process goes on; CUDA_LAUNCH_BLOCKING=1 before it shows which operation it was"
-            raise DeviceError(f"the GPU failed: {text.strip().splitlines()[0]}", hint=hint, kept=kept()) from error
+            raise DeviceFailedError(f"the GPU failed: {text.strip().splitlines()[0]}", hint=hint, kept=kept()) from error
         hint = f"try {key}={batch_size // 2}" if batch_size > 1 else "try a smaller model or smaller pictures"
         kind = "" if on_cpu else "GPU "
         raise ResourceError(f"out of {kind}memory at {key}={batch_size}", hint=hint, kept=kept()) from error

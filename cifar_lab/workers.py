@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cifar_lab import runs
-from cifar_lab.errors import DeviceError, Interrupted, JobTimeoutError, KilledError, LabError, LockedError
+from cifar_lab.errors import DeviceError, DeviceFailedError, Interrupted, JobTimeoutError, KilledError, LabError, LockedError
 from cifar_lab.processes import Slot, Worker, error_of
 from cifar_lab.signals import StopFlag
 
@@ -141,12 +141,17 @@ class _Crew:
 
     def collect(self, timeout_s: float = POLL_S) -> None:
         """Take in what has ended, waiting a moment for it."""
+        for future, (_, worker, _) in self.running.items():
+            worker.end_if_lost(future)
         for future in wait(self.running, timeout=timeout_s, return_when="FIRST_COMPLETED").done:
             task, worker, began = self.running.pop(future)
             outcome = Outcome(task.name, error_of(future, self.timeout_s), time.monotonic() - began)
             if isinstance(outcome.error, LockedError):  # another sweep runs it: it is waited for, behind all others
                 self.waiting.append(task)
                 time.sleep(POLL_S)
+            elif _has_gone(worker, outcome.error) and (self.free or self.running):
+                self.waiting.insert(0, task)
+                continue  # the others do it all; this one would end every run in its first second
             else:
                 # A run that was asked to stop has not failed, even if it had no time to say so.
                 if isinstance(outcome.error, KilledError | JobTimeoutError) and not self.is_leaving:
@@ -168,6 +173,11 @@ class _Crew:
             self.collect()
 
 
+def _has_gone(worker: Worker, error: LabError | None) -> bool:
+    """Whether the worker's own GPU is not there any more."""
+    return worker.slot.gpu is not None and isinstance(error, DeviceError) and not isinstance(error, DeviceFailedError)
+
+
 # In the worker
 
 
@@ -177,7 +187,7 @@ def _run_task(task: Task, slot: Slot) -> LabError | None:
 
     try:
         config = schema.from_plain(task.plain)
-        config.threads = config.threads or slot.threads
+        slot.place(config)
         # Latency is measured once a variant, when no run is under way any more.
         pipeline.run(config, task.folder, task.overrides, in_sweep=True, shared=slot.shared, timed=False)
     except LabError as error:

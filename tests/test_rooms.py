@@ -113,6 +113,7 @@ ROOMS: dict[str, set[str]] = {
         "pipeline",
         "plugins",
         "processes",
+        "rules",
         "runs",
         "schema",
         "tables",

@@ -1,5 +1,6 @@
 """A search with Optuna: what it reads, what it refuses, what it leaves, and that no trial is lost or run twice."""
 
+import errno
 import json
 import math
 import os
@@ -11,9 +12,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from PIL import Image
 from rig import ROOT, SMOKE
 
-from cifar_lab.errors import CheckpointError, CodeError, ConfigError, DataError, ResumeError
+from cifar_lab.errors import CheckpointError, CodeError, ConfigError, DataError, DeviceFailedError, DiskError, ResumeError
 
 optuna = pytest.importorskip("optuna", reason="the extra hpo is not installed")
 
@@ -22,7 +24,7 @@ from cifar_lab.config import Config, to_plain  # noqa: E402
 from cifar_lab.finding.records import Record  # noqa: E402
 from cifar_lab.saved import load_run  # noqa: E402
 from cifar_lab.tune import _checked  # noqa: E402
-from cifar_lab.tuning.desk import MOST_DEATHS, Desk, trial_folder, what_failed  # noqa: E402
+from cifar_lab.tuning.desk import MOST_DEATHS, Desk, Taken, trial_folder, what_failed  # noqa: E402
 from cifar_lab.tuning.methods import PRUNERS, SAMPLERS, build_pruner, build_sampler, check_methods  # noqa: E402
 from cifar_lab.tuning.report import best  # noqa: E402
 from cifar_lab.tuning.saved_best import save_best  # noqa: E402
@@ -259,6 +261,85 @@ def test_a_record_that_a_crash_cut_off_is_mended():
     assert [trial.value for trial in desk.trials()] == [0.25]
     desk.give_back(desk.take(2), value=0.5)
     assert [trial.value for trial in Desk(Path("one"), search).trials()] == [0.25, 0.5]
+
+
+def test_a_line_that_a_full_disk_cut_off_is_mended_before_the_next(monkeypatch):
+    search = search_of(*SPACE)
+    desk = desk_of(Path("one"), search)
+    path = Path("one") / JOURNAL
+    path.write_bytes(path.read_bytes() + b'{"op_code":8,"worker')  # what an append leaves that finds no room
+    taken = desk.take(1)
+
+    def no_room(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as full:
+        full.setattr(os, "fsync", no_room)
+        with pytest.raises(DiskError, match=r"no space for one/.*MB free"):
+            desk.put_down(taken)
+    again = Desk(Path("one"), search).take(1)
+    assert (again.number, again.again) == (0, True)
+    desk.give_back(again, value=0.5)
+    assert [json.loads(line)["op_code"] for line in path.read_text().splitlines()]
+
+
+def test_a_disk_that_is_full_is_no_fault_of_a_trial(monkeypatch):
+    search = search_of(*SPACE)
+    desk = desk_of(Path("one"), search)
+    report = Taken.report
+
+    def no_room(*args):
+        monkeypatch.setattr(Taken, "report", report)
+        raise DiskError("disk full for journal")
+
+    monkeypatch.setattr(Taken, "report", no_room)
+    with pytest.raises(DiskError):
+        run_trial(desk, search, desk.take(1))
+    assert states(desk) == ["RUNNING"]
+    run_trial(desk, search, desk.take(1))
+    assert states(desk) == ["COMPLETE"]
+
+
+def test_only_deaths_without_an_epoch_between_them_give_a_trial_up():
+    search = search_of(*SPACE)
+    desk = desk_of(Path("one"), search)
+    for epoch in range(1, MOST_DEATHS + 3):
+        taken = desk.take(1)
+        taken.report(epoch, 0.5)
+        taken.lock.__exit__()  # preempted
+    assert states(desk) == ["RUNNING"]
+    for _ in range(MOST_DEATHS - 1):
+        desk.take(1).lock.__exit__()
+    assert desk.take(1) is None
+    assert what_failed(desk.trials()[0]).startswith("E-KILLED")
+
+
+def test_a_trial_that_breaks_the_gpu_does_not_end_every_search_that_goes_on(monkeypatch):
+    def breaks(*_, **__):
+        raise DeviceFailedError("the GPU failed: CUDA error: device-side assert triggered")
+
+    monkeypatch.setattr(pipeline, "run", breaks)
+    search = search_of(*SPACE)
+    desk = desk_of(Path("one"), search)
+    for _ in range(MOST_DEATHS):
+        with pytest.raises(DeviceFailedError):
+            run_trial(desk, search, desk.take(1))
+    assert desk.take(1) is None
+    assert states(desk) == ["FAIL"]
+
+
+def test_a_search_over_a_folder_without_validation_images_says_so(tmp_path):
+    for part, count in (("train", 12), ("test", 4)):
+        for number in range(count):
+            path = tmp_path / "pictures" / part / ("cat", "dog")[number % 2] / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (8, 8), (number * 20, number, 10 * number + (part == "test"))).save(path)
+    fixed = ("train=smoke", "data=folder", f"data.root={tmp_path / 'pictures'}", "data.val_fraction=0", "train.batch_size=4")
+    search = search_of("optimizer.lr=0.01,0.1", fixed=fixed)
+    desk = desk_of(Path("one"), search)
+    with pytest.raises(ConfigError, match="data=folder brings no validation images, on which trials are judged"):
+        run_trial(desk, search, desk.take(1))
+    assert states(desk) == ["RUNNING"]
 
 
 # Trials

@@ -8,17 +8,21 @@ import subprocess
 import sys
 import time
 import weakref
+from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from rig import ROOT, SMOKE, Lab
 from torch import nn
 
-from cifar_lab import local, pipeline, schema, workers
-from cifar_lab.config import to_plain
-from cifar_lab.errors import ConfigError, ResourceError
+from cifar_lab import local, pipeline, processes, schema, workers
+from cifar_lab.config import Config, to_plain
+from cifar_lab.errors import ConfigError, DeviceError, ResourceError
 from cifar_lab.processes import Slot
+from cifar_lab.signals import StopFlag
 
 LAB = '''
 import os, signal, sys, time
@@ -34,6 +38,8 @@ class Wayward(nn.Sequential):
                 sys.exit(3)
             if self.way == "die":
                 os._exit(5)
+            if self.way == "leave":
+                os._exit(0)
             if self.way == "killed":
                 os.kill(os.getpid(), signal.SIGKILL)
             if self.way == "hang":
@@ -70,12 +76,13 @@ def way_of(name: str) -> str:
     return name.partition(",")[0].removeprefix("model.way=")
 
 
-def test_a_job_that_dies_ends_alone(tmp_path, sweep):
-    said = sweep("model.way=good,exit,gpu,die,killed", "seed=0", "sweep.workers=1", "train.latency_s=0.2")
+def test_a_job_that_dies_ends_alone(monkeypatch, tmp_path, sweep):
+    monkeypatch.setattr(processes, "LOST_S", 0.5)
+    said = sweep("model.way=good,exit,gpu,die,leave,killed", "seed=0", "sweep.workers=1", "train.latency_s=0.2")
     assert said.code == 8, said.err
     ended = {way_of(name): result for name, result in results(tmp_path).items()}
     statuses = {way: result["status"] for way, result in ended.items()}
-    assert statuses == {"good": "done", "exit": "failed", "gpu": "failed", "die": "failed", "killed": "failed"}
+    assert statuses == {"good": "done", **dict.fromkeys(("exit", "gpu", "die", "leave", "killed"), "failed")}
     assert ended["exit"]["error"]["message"] == "SystemExit: 3"
     assert ended["gpu"]["error"]["code"] == "E-DEVICE"
     # Built here to be checked, in a process that measures its cost, in a worker, and where latency is measured.
@@ -83,8 +90,9 @@ def test_a_job_that_dies_ends_alone(tmp_path, sweep):
     assert pids["exit"] == pids["gpu"], "a worker is kept for the next run"
     assert pids["gpu"] != pids["die"], "but not one in which CUDA has failed"
     assert ended["die"]["error"]["message"] == "its process ended with code 5"
+    assert ended["leave"]["error"]["message"] == "its process died", "with code 0"
     assert ended["killed"]["error"]["message"] == "killed by SIGKILL"
-    assert "1 done, 4 failed (1 E-BUG, 1 E-DEVICE, 2 E-KILLED)" in said.err
+    assert "1 done, 5 failed (1 E-BUG, 1 E-DEVICE, 3 E-KILLED)" in said.err
     assert "model.way=killed: E-KILLED killed by SIGKILL; log: outputs/sweeps/" in said.out
     assert not list(tmp_path.glob("outputs/sweeps/*/*/*.png")), "pictures are drawn when somebody asks for them"
     assert ended["good"]["cost"]["latency"] is None, "measured once a variant, alone"
@@ -157,6 +165,38 @@ def test_an_error_that_is_kept_holds_nothing_of_its_run(monkeypatch, tmp_path):
     gc.collect()
     assert isinstance(error, ResourceError)
     assert kept[0]() is None
+
+
+class DeadGpu:
+    """A worker, one of whose GPUs has gone."""
+
+    def __init__(self, slot, plugins):
+        self.slot, self.pool = slot, SimpleNamespace(close=lambda: None)
+
+    def start(self, work, task, timeout_s=0.0):
+        future = Future()
+        future.set_result(DeviceError("device=cuda; no CUDA device is here") if self.slot.gpu in ("1", "2") else None)
+        return future
+
+    end = renew = end_if_lost = lambda self, *_: None
+
+
+def test_a_gpu_that_has_gone_uses_up_no_queue(monkeypatch, tmp_path):
+    monkeypatch.setattr(workers, "Worker", DeadGpu)
+    tasks = [workers.Task(str(number), tmp_path / str(number), {}, ()) for number in range(6)]
+    run = partial(workers.run_tasks, tasks, stop=StopFlag())
+    outcomes = run([Slot(1, "0"), Slot(1, "1"), Slot(1, "2")])
+    assert [(outcome.name, outcome.error) for outcome in outcomes] == [(task.name, None) for task in tasks]
+    assert {outcome.error.code for outcome in run([Slot(1, "1"), Slot(1, "2")])} == {"E-DEVICE"}, "nobody is left to do it"
+
+
+def test_a_worker_with_a_gpu_never_trains_on_the_cpu():
+    config = Config()
+    Slot(3, "1").place(config)
+    assert (config.device, config.threads) == ("cuda", 3)
+    config = Config(device="cpu", threads=1)
+    Slot(3, "1").place(config)
+    assert (config.device, config.threads) == ("cpu", 1)
 
 
 def test_workers_share_the_cores(monkeypatch):

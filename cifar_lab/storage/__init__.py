@@ -8,6 +8,7 @@ files on one short list hold them (``listed.py``).
 
 from cifar_lab.storage.files import (
     append_line,
+    cut_half_line,
     digest,
     disk_errors,
     finish_partial,
@@ -39,6 +40,7 @@ __all__ = [
     "LOCK_NAME",
     "FolderLock",
     "append_line",
+    "cut_half_line",
     "digest",
     "disk_errors",
     "finish_partial",

@@ -107,6 +107,24 @@ def read_lines(path: Path | str) -> list[dict[str, Any]]:
         raise DataError(f"{path} is not valid JSON lines: {error}") from error
 
 
+def cut_half_line(path: Path | str) -> None:
+    """Cut off, in place, a last line without its end; a missing file is left missing.
+
+    Raises:
+        DiskError: It cannot be changed.
+    """
+    path = Path(path)
+    if not path.is_file():
+        return
+    with disk_errors(path), path.open("r+b") as stream:
+        end = stream.seek(0, os.SEEK_END)
+        stream.seek(max(0, end - 1))
+        if stream.read(1) in (b"", b"\n"):
+            return
+        stream.seek(0)
+        stream.truncate(stream.read().rfind(b"\n") + 1)
+
+
 def keep_lines(path: Path | str, count: int) -> None:
     """Cut a JSON-lines file back to its first ``count`` lines; a cut-off last line goes too.
 

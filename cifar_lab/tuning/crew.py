@@ -69,10 +69,12 @@ class _Crew:
 
     def collect(self) -> None:
         """Take in whose work has ended, waiting a moment for it; who died begins again with the trial that was left."""
+        for future, worker in self.running.items():
+            worker.end_if_lost(future)
         for future in wait(self.running, timeout=POLL_S, return_when="FIRST_COMPLETED").done:
             worker = self.running.pop(future)
             error = error_of(future)
-            if isinstance(error, KilledError) and not self._too_often():
+            if isinstance(error, KilledError) and self.error is None and not self._too_often():
                 self.begin(worker)
             elif error is not None:
                 self.error = self.error or error

@@ -16,25 +16,34 @@ from cifar_lab.tuning.methods import build_pruner, build_sampler
 from cifar_lab.tuning.search import JOURNAL, LOCKS, TRIALS, Search
 
 MOST_DEATHS = 3
-"""A trial under which so many workers died is given up."""
-_DEATHS, _ERROR = "deaths", "error"
+"""A trial under which so many workers died one after the other, without an epoch between them, is given up."""
+_DEATHS, _SEEN, _ERROR = "deaths", "epochs_seen", "error"
 
 
 class JournalLock:
     """The lock of Optuna's file: ours, which the kernel takes from a dead holder at once.
 
+    Whoever has it finds whole lines: a last one that a crash or a full disk left half written, which Optuna would refuse
+    the file for as soon as another stands behind it, is cut off.
+
     Args:
         folder: Where the lock's file is.
+        path: Optuna's file.
     """
 
-    def __init__(self, folder: Path):
-        self._folder = folder
+    def __init__(self, folder: Path, path: Path):
+        self._folder, self._path = folder, path
         self._held: storage.FolderLock | None = None
 
     def acquire(self) -> bool:
         """Wait for it."""
         self._held = storage.FolderLock(self._folder, wait=True)
         self._held.__enter__()
+        try:
+            storage.cut_half_line(self._path)
+        except BaseException:
+            self.release()
+            raise
         return True
 
     def release(self) -> None:
@@ -55,7 +64,7 @@ class Taken:
         overrides: The fixed ones and its own.
         own: Its own alone.
         again: Whether somebody worked on it before.
-        deaths: How many workers have died under it.
+        deaths: How many workers have died under it since its last epoch.
         lock: Held until it is handed back.
     """
 
@@ -86,14 +95,10 @@ class Desk:
 
     def __init__(self, where: Path, search: Search):
         import optuna
-        from optuna.storages.journal import JournalFileBackend, JournalStorage
 
         self.where, self.search = where, search
-        lock: Any = JournalLock(where / LOCKS / "journal")
-        path = where / JOURNAL
         with self._alone():
-            _mend(path, lock)
-            storage_of_all = JournalStorage(JournalFileBackend(str(path), lock))
+            storage_of_all = _journal(where / JOURNAL, JournalLock(where / LOCKS / "journal", where / JOURNAL))
             pruner = build_pruner(search.pruner, search.base["train"]["epochs"])
             methods: Any = {"sampler": optuna.samplers.RandomSampler(), "pruner": pruner}
             if storage_of_all.get_all_studies():
@@ -138,19 +143,27 @@ class Desk:
         import optuna
 
         state = optuna.trial.TrialState
-        if error:
-            taken.trial.set_user_attr(_ERROR, error)
-        # After a trial a sampler of a grid wants to stop Optuna's own loop, which there is none of.
-        self.study.sampler = optuna.samplers.RandomSampler()
-        if value is not None:
-            self.study.tell(taken.trial, value)
-        else:
-            self.study.tell(taken.trial, state=state.PRUNED if pruned else state.FAIL)
-        taken.lock.__exit__()
+        try:
+            if error:
+                taken.trial.set_user_attr(_ERROR, error)
+            # After a trial a sampler of a grid wants to stop Optuna's own loop, which there is none of.
+            self.study.sampler = optuna.samplers.RandomSampler()
+            if value is not None:
+                self.study.tell(taken.trial, value)
+            else:
+                self.study.tell(taken.trial, state=state.PRUNED if pruned else state.FAIL)
+        finally:
+            taken.lock.__exit__()
 
     def put_down(self, taken: Taken) -> None:
         """Leave a trial to whoever asks next; its worker stopped in good order."""
-        taken.trial.set_user_attr(_DEATHS, taken.deaths)
+        try:
+            taken.trial.set_user_attr(_DEATHS, taken.deaths)
+        finally:
+            taken.lock.__exit__()
+
+    def drop(self, taken: Taken) -> None:
+        """Leave a trial to whoever asks next; its worker's process is of no use any more, as if it had died."""
         taken.lock.__exit__()
 
     def _left(self, frozen: Any, lock: storage.FolderLock) -> Taken | None:
@@ -161,6 +174,8 @@ class Desk:
         if frozen.state != TrialState.RUNNING:
             return None
         deaths = int(frozen.user_attrs.get(_DEATHS, 0))
+        if len(frozen.intermediate_values) > frozen.user_attrs.get(_SEEN, 0):
+            deaths = min(deaths, 1)  # it got on: whatever ended its workers before, it was not this trial
         self.study.sampler = build_sampler(self.search.sampler, self.search.space, self.search.seed, frozen.number)
         taken = self._taken(Trial(self.study, frozen._trial_id), lock, again=True, deaths=deaths)
         if deaths >= MOST_DEATHS:
@@ -171,6 +186,7 @@ class Desk:
     def _taken(self, trial: Any, lock: storage.FolderLock, *, again: bool, deaths: int) -> Taken:
         """Draw what has not been drawn, and count a death, which is taken back where the worker lives on."""
         params = {d.key: d.suggest(trial) for d in self.search.space.dimensions}
+        trial.set_user_attr(_SEEN, len(trial.study.get_trials(deepcopy=False)[trial.number].intermediate_values))
         trial.set_user_attr(_DEATHS, deaths + 1)
         own = self.search.space.overrides(params)
         folder = trial_folder(self.where, trial.number)
@@ -199,15 +215,22 @@ def what_failed(trial: Any) -> str:
     return trial.user_attrs.get(_ERROR, "E-NONE it left no result")
 
 
-def _mend(path: Path, lock: JournalLock) -> None:
-    """Cut off a last line that a crash left half written: Optuna would refuse the whole file."""
-    lock.acquire()
-    try:
-        data = path.read_bytes() if path.is_file() else b""
-        if not data.endswith(b"\n") and data:
-            storage.keep_lines(path, data.count(b"\n"))
-    finally:
-        lock.release()
+def _journal(path: Path, lock: Any) -> Any:
+    """Optuna's storage in a file; what the disk refuses is said as everywhere.
+
+    Raises:
+        DiskError: At any change of a trial that cannot be written.
+    """
+    from optuna.storages.journal import JournalFileBackend, JournalStorage
+
+    class Journal(JournalFileBackend):
+        def append_logs(self, logs: list[dict[str, Any]]) -> None:
+            with storage.disk_errors(path):
+                super().append_logs(logs)
+
+    lock.acquire()  # whole lines before the first reading
+    lock.release()
+    return JournalStorage(Journal(str(path), lock))
 
 
 def ended(trials: Sequence[Any]) -> list[Any]:

@@ -15,6 +15,7 @@ from cifar_lab import runs, storage
 from cifar_lab.config import Config
 from cifar_lab.errors import CodeError, ConfigError, ResumeError
 from cifar_lab.plugins import plugin_files
+from cifar_lab.rules import BRING_NO_VAL
 from cifar_lab.tables import conf_dir
 from cifar_lab.tuning.space import Space, read_space
 
@@ -99,9 +100,9 @@ def check_judged(config: Config) -> None:
     """Refuse a configuration that has nothing to judge its trials by.
 
     Raises:
-        ConfigError: There are no validation images, or the best epoch is not chosen by them.
+        ConfigError: It is certain that there are no validation images, or the best epoch is not chosen by them.
     """
-    if config.data.val_fraction == 0:
+    if config.data.val_fraction == 0 and config.data.name in BRING_NO_VAL:
         raise ConfigError("data.val_fraction=0: trials are judged on validation images", hint="data.val_fraction=0.1")
     if config.train.monitor not in _METRICS:
         raise ConfigError(

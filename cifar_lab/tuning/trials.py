@@ -12,6 +12,7 @@ from cifar_lab.errors import (
     ConfigError,
     DataError,
     DeviceError,
+    DeviceFailedError,
     DiskError,
     DivergedError,
     Interrupted,
@@ -71,7 +72,7 @@ def run_trial(desk: Desk, search: Search, taken: Taken, slot: Slot | None = None
     slot = slot or Slot()
     try:
         config = schema.compose(taken.overrides, search.config_dir)
-        config.threads = config.threads or slot.threads
+        slot.place(config)
         result = _known(taken.folder) if taken.again else {}
         if not result:
             result = pipeline.run(
@@ -79,6 +80,9 @@ def run_trial(desk: Desk, search: Search, taken: Taken, slot: Slot | None = None
             )
     except PrunedError:
         desk.give_back(taken, pruned=True)
+    except DeviceFailedError:
+        desk.drop(taken)  # perhaps by this trial, which must not end every search that goes on with it
+        raise
     except DeviceError:
         desk.put_down(taken)
         raise
@@ -125,6 +129,12 @@ def _tell(desk: Desk, search: Search, taken: Taken, result: dict[str, Any]) -> N
         pruned = result["status"] == "pruned"
         desk.give_back(taken, pruned=pruned, error="" if pruned else f"{error.get('code')} {error.get('message')}")
         return
+    if result["metrics"]["val"] is None:  # known only now of a folder, or of a person's own data set
+        desk.put_down(taken)
+        raise ConfigError(
+            f"data={search.base['data']['name']} brings no validation images, on which trials are judged",
+            hint="data.val_fraction=0.1",
+        )
     value = result["metrics"]["val"][search.measure]
     if value is None or not math.isfinite(value):
         desk.give_back(taken, error=f"E-DIVERGED {search.metric} is {value}")
