@@ -1,6 +1,6 @@
 """Hydra's launchers that are allowed, what a configuration file may set of them, and what ours sets by default."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from cifar_lab.errors import ConfigError
@@ -34,39 +34,55 @@ _PLAIN_OF_RAY = {
     "remote": {"num_cpus", "num_gpus", "memory", "max_retries"},
 }
 
+_A_WEEK_MIN = 7 * 24 * 60
 _TIMEOUTS = 10
 """How often a job that ran into its time limit is put back into the queue; it goes on from its last checkpoint."""
 
 
-def refuse_settings_of_files(settings: Mapping[str, Any], overrides: Sequence[str]) -> None:
+def refuse_settings_of_files(settings: Mapping[str, Any], typed: Mapping[str, Any]) -> None:
     """Refuse launcher settings that only a person may give.
 
     Args:
         settings: ``hydra.launcher``, not resolved.
-        overrides: What was typed.
+        typed: Values of what was typed, by full key; those of a dict may stand one by one or in it.
 
     Raises:
         ConfigError: One came from a file, or a value holds a line break, which would begin a command in Slurm's script.
     """
-    typed = [text.partition("=")[0].lstrip("+") for text in overrides]
     for key, value in _flat(settings, ""):
         if isinstance(value, str) and any(ord(sign) < ord(" ") for sign in value):
             raise ConfigError(f"hydra.launcher.{key}={value!r}: must be one line")
-    for key in _delicate(settings):
-        full = f"hydra.launcher.{key}"
-        if not any(given == full or full.startswith(f"{given}.") or given.startswith(f"{full}.") for given in typed):
-            raise ConfigError(
-                f"{full}: not allowed in a configuration file, it can run commands", hint=f"type it: {full}=VALUE behind `train`"
-            )
+    known = dict(_leaves(typed, ""))
+    for key, value in _delicate(settings).items():
+        for leaf, found in _leaves(value, f"hydra.launcher.{key}"):  # a typed one does not vouch for others beside it
+            if leaf not in known or known[leaf] != found:
+                raise ConfigError(
+                    f"{leaf}: not allowed in a configuration file, it can run commands",
+                    hint=f"type it: {leaf}=VALUE behind `train`",
+                )
 
 
-def _delicate(settings: Mapping[str, Any]) -> list[str]:
-    """Keys that are not at their harmless value and that only a person may set."""
-    found = [key for key, harmless in _TYPED_ONLY.items() if settings.get(key, harmless) != harmless]
+def _delicate(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What is not at its harmless value and only a person may set."""
+    found = {key: settings[key] for key, harmless in _TYPED_ONLY.items() if settings.get(key, harmless) != harmless}
     for part, plain in _PLAIN_OF_RAY.items():
         values = (settings.get("ray") or {}).get(part) or {}
-        found += [f"ray.{part}.{key}" for key, value in values.items() if key not in plain and value is not None]
+        found |= {f"ray.{part}.{key}": value for key, value in values.items() if key not in plain and value is not None}
     return found
+
+
+def _leaves(node: Any, key: str) -> list[tuple[str, Any]]:
+    """Full keys and values of nested dicts; lists are values."""
+    if not isinstance(node, Mapping):
+        return [(key, node)]
+    return [pair for part, value in node.items() for pair in _leaves(value, f"{key}.{part}".lstrip("."))]
+
+
+def _same(typed: Any, found: Any) -> bool:
+    """Whether it is what was typed; Hydra may have made strings of it."""
+    if isinstance(typed, list) and isinstance(found, list):
+        return len(typed) == len(found) and all(_same(a, b) for a, b in zip(typed, found, strict=True))
+    return str(typed).lower() == str(found).lower()
 
 
 def _flat(node: Any, prefix: str) -> list[tuple[str, Any]]:
@@ -84,6 +100,10 @@ def defaults(target: str) -> list[str]:
     """
     if target == SLURM:
         return [f"hydra.launcher.max_num_timeout={_TIMEOUTS}"]
+    if (
+        target == LOCAL
+    ):  # submitit's default is an hour, after which jobs would be begun again; nobody else waits for this machine
+        return [f"hydra.launcher.timeout_min={_A_WEEK_MIN}"]
     if target == RAY:  # every run writes its own log; a hundred of them at once on one terminal help nobody
         return ["++hydra.launcher.ray.init.log_to_driver=false", "++hydra.launcher.ray.init.include_dashboard=false"]
     return []

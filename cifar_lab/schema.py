@@ -163,7 +163,8 @@ def _check_hydra(node: DictConfig, overrides: Sequence[str]) -> None:
             raise ConfigError(f"{name}._target_={target}: not allowed", hint="launchers are chosen by hydra/launcher=NAME")
     settings = OmegaConf.to_container(node.launcher, resolve=False)
     assert isinstance(settings, dict)
-    launcher_rules.refuse_settings_of_files({str(key): value for key, value in settings.items()}, overrides)
+    typed = {override.key_or_group: override.value() for override in parse_overrides(overrides)}
+    launcher_rules.refuse_settings_of_files({str(key): value for key, value in settings.items()}, typed)
 
 
 def run_dir(composed: DictConfig) -> Path | None:

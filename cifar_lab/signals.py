@@ -58,29 +58,28 @@ class StopFlag:
         if not self.signum:
             return
         name = signal.Signals(self.signum).name
-        raise Interrupted(
-            f"{name}: stopped at {where}" if where else f"{name}: stopped",
-            signum=self.signum,
-            kept=kept,
-            hint=self._tell_previous() or "the same command continues",
-        )
+        error = Interrupted(f"{name}: stopped at {where}" if where else f"{name}: stopped", signum=self.signum, kept=kept)
+        error.hint = "the same command continues"
+        self._tell_previous(error)
+        raise error
 
-    def _tell_previous(self) -> str:
-        """Call the handler that was there before; what it says, if it ends the process or refuses to.
+    def _tell_previous(self, stopped: Interrupted) -> None:
+        """Call the handler that was there before; what it says, if it ends the process or refuses to, is for ``stopped``.
 
-        submitit's exits after it has put the job back into the queue, and raises where it may not. Either way the run has
-        stopped and says so itself.
+        submitit's exits after it has put the job back into the queue, and raises where it may not. On one machine its exit
+        code is what asks for that. Either way the run has stopped and says so itself.
         """
         handler = self._previous.get(self.signum)
         if not callable(handler) or handler is signal.default_int_handler:
-            return ""
+            return
         try:
             handler(self.signum, None)
-        except SystemExit:
-            return "the cluster was asked to run it again; it continues by itself"
+        except SystemExit as ending:
+            stopped.hint = "the cluster was asked to run it again; it continues by itself"
+            if isinstance(ending.code, int) and ending.code > 0:
+                stopped.exit_code = ending.code
         except Exception as error:
-            return f"{error} The same command continues"
-        return ""
+            stopped.hint = f"{error} The same command continues"
 
     def _received(self, signum: int, frame: FrameType | None) -> None:
         now = time.monotonic()

@@ -83,11 +83,15 @@ def test_a_stopped_job_of_submitit_leaves_no_result_there(task: Task, executor: 
 
 
 @pytest.mark.parametrize(
-    ("ending", "words"),
-    [(SystemExit(-1), "it continues by itself"), (RuntimeError("Job not requeued because: x."), "Job not requeued because: x.")],
+    ("ending", "words", "code"),
+    [
+        (SystemExit(-1), "it continues by itself", 140),
+        (SystemExit(144), "it continues by itself", 144),
+        (RuntimeError("Job not requeued because: x."), "Job not requeued because: x.", 140),
+    ],
 )
-def test_the_schedulers_own_handler_is_called_at_the_safe_point(ending: BaseException, words: str) -> None:
-    """submitit's exits after it has asked for the requeueing, and raises where it may not ask."""
+def test_the_schedulers_own_handler_is_called_at_the_safe_point(ending: BaseException, words: str, code: int) -> None:
+    """submitit's exits after it has asked for the requeueing, on one machine by exit code 144, and raises where it may not."""
     called = []
 
     def handler(signum: int, frame: object) -> None:
@@ -105,3 +109,4 @@ def test_the_schedulers_own_handler_is_called_at_the_safe_point(ending: BaseExce
         signal.signal(signal.SIGUSR2, before)
     assert called == [signal.SIGUSR2]
     assert words in stopped.value.hint
+    assert stopped.value.exit_code == code

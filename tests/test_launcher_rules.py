@@ -26,16 +26,34 @@ PLAIN = {"_target_": launcher_rules.SLURM, "submitit_folder": "${hydra.sweep.dir
 )
 def test_what_can_run_commands_is_only_typed(settings: dict[str, Any], key: str) -> None:
     with pytest.raises(ConfigError, match=key):
-        launcher_rules.refuse_settings_of_files(settings, ["seed=0", "hydra.launcher.timeout_min=5"])
-    launcher_rules.refuse_settings_of_files(settings, [f"+hydra.launcher.{key}=x"])
+        launcher_rules.refuse_settings_of_files(settings, {"seed": 0, "hydra.launcher.timeout_min": 5})
+    value = settings
+    for part in key.split("."):
+        value = value[part]
+    launcher_rules.refuse_settings_of_files(settings, {f"hydra.launcher.{key}": value})
+
+
+def test_what_is_typed_does_not_vouch_for_what_a_file_put_beside_it() -> None:
+    both = {**PLAIN, "additional_parameters": {"task-prolog": "/shared/evil.sh", "mail-type": "END"}}
+    for typed in (
+        {"hydra.launcher.additional_parameters.mail-type": "END"},
+        {"hydra.launcher.additional_parameters": {"mail-type": "END"}},
+    ):
+        with pytest.raises(ConfigError, match=r"additional_parameters\.task-prolog: not allowed in a configuration file"):
+            launcher_rules.refuse_settings_of_files(both, typed)
+        launcher_rules.refuse_settings_of_files({**both, "additional_parameters": {"mail-type": "END"}}, typed)
+    with pytest.raises(ConfigError, match="setup"):  # one line typed, another before it
+        launcher_rules.refuse_settings_of_files(
+            {**PLAIN, "setup": ["evil", "module load x"]}, {"hydra.launcher.setup": ["module load x"]}
+        )
 
 
 def test_plain_numbers_may_come_from_a_file_and_values_are_one_line() -> None:
     ray = {"init": {"address": None, "num_cpus": 4}, "remote": {"num_gpus": 1}}
-    launcher_rules.refuse_settings_of_files({"_target_": launcher_rules.RAY, "ray": ray}, [])
-    launcher_rules.refuse_settings_of_files({**PLAIN, "timeout_min": 600, "partition": "gpu", "gpus_per_node": 1}, [])
+    launcher_rules.refuse_settings_of_files({"_target_": launcher_rules.RAY, "ray": ray}, {})
+    launcher_rules.refuse_settings_of_files({**PLAIN, "timeout_min": 600, "partition": "gpu", "gpus_per_node": 1}, {})
     with pytest.raises(ConfigError, match="one line"):
-        launcher_rules.refuse_settings_of_files({**PLAIN, "partition": "a\nrm -rf ~"}, ["hydra.launcher.partition=x"])
+        launcher_rules.refuse_settings_of_files({**PLAIN, "partition": "a\nrm -rf ~"}, {"hydra.launcher.partition": "x"})
 
 
 @pytest.mark.skipif(importlib.util.find_spec("submitit") is None, reason="the extra slurm is not installed")
