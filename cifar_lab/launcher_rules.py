@@ -55,7 +55,7 @@ def refuse_settings_of_files(settings: Mapping[str, Any], typed: Mapping[str, An
     known = dict(_leaves(typed, ""))
     for key, value in _delicate(settings).items():
         for leaf, found in _leaves(value, f"hydra.launcher.{key}"):  # a typed one does not vouch for others beside it
-            if leaf not in known or known[leaf] != found:
+            if leaf not in known or not _same(known[leaf], found):
                 raise ConfigError(
                     f"{leaf}: not allowed in a configuration file, it can run commands",
                     hint=f"type it: {leaf}=VALUE behind `train`",
