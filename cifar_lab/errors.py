@@ -40,6 +40,11 @@ class LabError(Exception):
         """How it stands in result.json."""
         return {"code": self.code, "message": self.what, "kept": self.kept, "hint": self.hint}
 
+    def alone(self) -> "LabError":
+        """The same without its frames and causes, which would keep a run's model and data alive as long as it is kept."""
+        self.__cause__ = self.__context__ = None
+        return self.with_traceback(None)
+
     def __reduce__(self):
         """Errors cross process borders in sweeps, with their hint."""
         return _rebuild, (type(self), self.what, self.__dict__)
@@ -154,6 +159,18 @@ class Interrupted(LabError):
         super().__init__(what, hint=hint, kept=kept)
         self.signum = signum
         self.exit_code = 128 + signum
+
+
+class JobStopped(BaseException):
+    """On the way out of a launcher, which takes an ``Exception`` for the failure of one job: the sweep is to stop.
+
+    Args:
+        error: What stopped the job.
+    """
+
+    def __init__(self, error: Interrupted):
+        super().__init__(error.what)
+        self.error = error
 
 
 def report(error: LabError) -> int:

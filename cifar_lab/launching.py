@@ -17,7 +17,8 @@ from cifar_lab.flags import quoted
 from cifar_lab.preview import measure_latency_alone, save_facts, show_preview
 from cifar_lab.study.design import PLAN
 
-_ON_THIS_MACHINE = ("LabLauncher", "BasicLauncher")
+_ONE_BY_ONE = "BasicLauncher"
+_ON_THIS_MACHINE = ("LabLauncher", _ONE_BY_ONE)
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,10 @@ def run_sweep(arguments: Sequence[str], config: Any, launcher: Any) -> list[Any]
     others = sweeping.of_other_code(where, jobs, plan["code"], redo=asked.redo)
     done = f", {len(jobs) - len(todo)} of them done already" if len(todo) < len(jobs) else ""
     say(f"sweep: {len(jobs)} jobs in {where}{done}")
-    here = type(launcher).__name__ in _ON_THIS_MACHINE
-    facts = show_preview(where, jobs, todo, plan["code"], here=here) if todo or asked.dry_run else {}
+    kind = type(launcher).__name__
+    here = kind in _ON_THIS_MACHINE
+    workers = 1 if kind == _ONE_BY_ONE else jobs[0].config.sweep.workers
+    facts = show_preview(where, jobs, todo, plan["code"], workers=workers, here=here) if todo or asked.dry_run else {}
     if asked.dry_run:
         say("nothing was started (--dry-run)")
         return []

@@ -29,7 +29,7 @@ _PATIENCE_S = 900.0
 
 
 def show_preview(
-    where: Path, jobs: Sequence[Job], todo: Sequence[Job], code: str, *, here: bool = True
+    where: Path, jobs: Sequence[Job], todo: Sequence[Job], code: str, *, workers: int = 0, here: bool = True
 ) -> dict[str, dict[str, Any]]:
     """Say what is known of a sweep.
 
@@ -38,6 +38,7 @@ def show_preview(
         jobs: All of it.
         todo: What is left.
         code: Digest of the code that will run it.
+        workers: How many run at once; 0: as many as this machine has room for.
         here: Whether they run on this machine; of another nobody knows how long they will take.
 
     Returns:
@@ -47,7 +48,7 @@ def show_preview(
     names = list(dict.fromkeys(job.variant for job in jobs))
     study = jobs[0].config.study
     baseline = choose_baseline(study.baseline, names)
-    slots = choose_slots(jobs[0].config.sweep.workers, len(todo) or 1, jobs[0].config.device, jobs[0].config.threads)
+    slots = choose_slots(workers, len(todo) or 1, jobs[0].config.device, jobs[0].config.threads)
     facts = _facts(where, {name: first[name] for name in names}, slots[0].threads, code)
     settings = {name: runs.without_seed(to_plain(first[name].config)) for name in names}
     _show_changes(baseline, settings, facts)

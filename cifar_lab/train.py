@@ -17,7 +17,7 @@ from typing import Any
 
 from cifar_lab import runs, storage
 from cifar_lab.cores import wait_politely_if_busy
-from cifar_lab.errors import DEBUG, LabError, guarded
+from cifar_lab.errors import DEBUG, guarded
 from cifar_lab.flags import Flags, parse_flags, quoted
 from cifar_lab.plugins import add_all
 
@@ -86,9 +86,9 @@ def _shown(folder: Path) -> Path:
     return folder.relative_to(here) if folder.is_relative_to(here) else folder
 
 
-def _job(_: Any) -> dict[str, Any] | BaseException:
+def _job(_: Any) -> dict[str, Any] | Exception:
     """One job of a sweep inside Hydra: its result, or what ended it. Hydra prints its own lines about what is raised, so
-    nothing is. Its configuration is the one that was planned, not what Hydra composed here."""
+    nothing is but what ends the sweep. Its configuration is the one that was planned, not what Hydra composed here."""
     from hydra.core.hydra_config import HydraConfig
 
     from cifar_lab import sweeping
@@ -98,7 +98,7 @@ def _job(_: Any) -> dict[str, Any] | BaseException:
         hydra = HydraConfig.get()
         folder = _shown(Path(hydra.runtime.output_dir))
         return run_job(sweeping.planned(folder.parent)[folder.name], folder, hydra.job.num)
-    except (LabError, Exception, KeyboardInterrupt) as error:
+    except Exception as error:
         return error
 
 

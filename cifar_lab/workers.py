@@ -191,9 +191,7 @@ def _run_task(task: Task, slot: Slot) -> LabError | None:
         # Latency is measured once a variant, when no run is under way any more.
         pipeline.run(config, task.folder, task.overrides, in_sweep=True, shared=slot.shared, timed=False)
     except LabError as error:
-        # Its frames hold model, data and activations, and it is held itself until the next run is over.
-        error.__cause__ = error.__context__ = None
-        return error.with_traceback(None)
+        return error.alone()  # it is held until the next run is over
     except KeyboardInterrupt:
         return Interrupted("interrupted", signum=int(signal.SIGINT))
     except SystemExit as error:

@@ -1,18 +1,21 @@
 """A planned job in a process that a foreign launcher started: what it refuses, what it leaves, and how it ends."""
 
+import gc
 import json
 import signal
 import threading
 import time
+import weakref
 from pathlib import Path
 
 import pytest
+import torch
 from rig import SMOKE
 
 from cifar_lab import runs, schema, storage
 from cifar_lab.cluster.jobs import run_job
 from cifar_lab.config import to_plain
-from cifar_lab.errors import CodeError, Interrupted
+from cifar_lab.errors import CodeError, Interrupted, JobStopped, ResourceError
 from cifar_lab.plugins import plugin_files
 from cifar_lab.signals import StopFlag
 from cifar_lab.workers import Task
@@ -65,6 +68,22 @@ def test_a_job_that_was_submitted_twice_waits_for_the_first(task: Task) -> None:
     assert time.monotonic() - began > 1.0
 
 
+def test_jobs_one_after_the_other_in_one_process_keep_nothing_of_each_other(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hydra's basic launcher keeps what each gave until the last is over."""
+    kept = []
+
+    def run(*_: object, **__: object) -> None:
+        model = torch.nn.Linear(2, 2)
+        kept.append(weakref.ref(model))
+        raise ResourceError("out of GPU memory at train.batch_size=4096")
+
+    monkeypatch.setattr("cifar_lab.pipeline.run", run)
+    given = run_job(task, task.folder, 0)
+    gc.collect()
+    assert isinstance(given, ResourceError)
+    assert kept[0]() is None
+
+
 @pytest.mark.parametrize("executor", ["", "slurm"])
 def test_a_stopped_job_of_submitit_leaves_no_result_there(task: Task, executor: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from cifar_lab import pipeline
@@ -78,8 +97,9 @@ def test_a_stopped_job_of_submitit_leaves_no_result_there(task: Task, executor: 
         with pytest.raises(SystemExit) as ended:  # a pickled result would tell the waiting side that all is over
             run_job(task, task.folder, 0)
         assert ended.value.code == 143
-    else:
-        assert isinstance(run_job(task, task.folder, 0), Interrupted)
+    else:  # Hydra's basic launcher, in the process that a person started: the signal is meant for all jobs
+        with pytest.raises(JobStopped):
+            run_job(task, task.folder, 0)
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,7 @@ ROOMS: dict[str, set[str]] = {
         "sittings",
         "tracking",
     },
-    "cluster": {*BASE, "cores", "display", "pipeline", "plugins", "runs", "schema", "sweeping", "workers"},
+    "cluster": {*BASE, "cores", "display", "memory", "pipeline", "plugins", "runs", "schema", "sweeping", "workers"},
     "train": {
         *BASE,
         "cluster",

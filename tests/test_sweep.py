@@ -1,6 +1,7 @@
 """Multirun: names, isolation of failures, resuming, refusal before the first job."""
 
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 from rig import SMOKE, Lab
 
 from cifar_lab import sweeps
+from cifar_lab.errors import Interrupted
 
 
 def results(folder: str) -> dict[str, dict[str, Any]]:
@@ -104,3 +106,23 @@ def test_cfg_shows_the_first_job(lab: Lab) -> None:
     said = lab("-m", *SMOKE, "seed=5,6", "--cfg", "job")
     assert said.code == 0, said.err
     assert "seed: 5" in said.out
+
+
+def test_a_signal_ends_a_sweep_of_the_basic_launcher_not_one_job(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = []
+
+    def stopped(_: object, folder: Path, *__: object, **___: object) -> None:
+        begun.append(folder.name)
+        raise Interrupted("SIGTERM: stopped at epoch 1 step 3", signum=signal.SIGTERM, kept="last good: step-2")
+
+    monkeypatch.setattr("cifar_lab.pipeline.run", stopped)
+    said = lab("-m", *SMOKE, "seed=0,1,2", "hydra/launcher=basic", "sweep.workers=2")
+    assert (said.code, begun) == (143, ["seed=0"]), said.err
+    assert "E-STOPPED]: SIGTERM: stopped at epoch 1 step 3; 0 of 3 jobs done in outputs/sweeps/" in said.err
+    assert "3 runs to do, one after the other" in said.out
+
+
+def test_the_basic_launcher_runs_all_jobs_and_sums_up(lab: Lab) -> None:
+    said = lab("-m", *SMOKE, "seed=0,1", "hydra/launcher=basic")
+    assert said.code == 0, said.err
+    assert len(list(Path().glob("outputs/sweeps/*/seed=*/result.json"))) == 2

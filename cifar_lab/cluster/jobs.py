@@ -1,6 +1,7 @@
 """One planned job in a process that a foreign launcher started, perhaps hours later and on another machine."""
 
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from typing import Any
 from cifar_lab import runs, storage
 from cifar_lab.cluster.gpus import choose_gpu
 from cifar_lab.cores import wait_politely_if_busy
-from cifar_lab.errors import CodeError, Interrupted, LabError, LockedError
+from cifar_lab.errors import CodeError, Interrupted, JobStopped, LabError, LockedError
 from cifar_lab.plugins import add_all, plugin_files
 from cifar_lab.signals import StopFlag
 from cifar_lab.sweeping import PLAN
@@ -31,11 +32,12 @@ def run_job(task: Task, folder: Path, number: int) -> dict[str, Any] | LabError:
     Raises:
         SystemExit: In a job of submitit that a signal stopped. A result would tell the waiting side that the job is
             over, while Slurm may be about to run it again.
+        JobStopped: A signal came in the process that a person started: it is meant for the whole sweep.
     """
     try:
         _load_plugins(folder.parent / PLAN)
+        wait_politely_if_busy()  # before torch
         _take_gpu(task.plain["device"], number)
-        wait_politely_if_busy()
         from cifar_lab import pipeline, schema
 
         config = schema.from_plain(task.plain)
@@ -44,13 +46,28 @@ def run_job(task: Task, folder: Path, number: int) -> dict[str, Any] | LabError:
     except Interrupted as error:
         if "SUBMITIT_EXECUTOR" in os.environ:
             raise SystemExit(error.exit_code) from error
+        if not _in_a_process_of_its_own():
+            raise JobStopped(error) from error
         return error
+    except KeyboardInterrupt as error:
+        raise JobStopped(Interrupted("interrupted", signum=signal.SIGINT)) from error
     except LabError as error:
         _record(folder, error)
-        return error
+        return error.alone()
     except Exception as error:
-        _record(folder, LabError(f"this is a bug: {type(error).__name__}: {error}"))
-        raise
+        bug = LabError(f"this is a bug: {type(error).__name__}: {error}")
+        _record(folder, bug)
+        return bug
+    finally:
+        _give_back_memory()
+
+
+def _give_back_memory() -> None:
+    """Of a run that is over, where its process goes on to the next one."""
+    if "torch" in sys.modules:
+        from cifar_lab import memory
+
+        memory.give_back()
 
 
 def _load_plugins(path: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from cifar_lab.cluster.gpus import MACHINE_GPUS
 from cifar_lab.display import say
-from cifar_lab.errors import ConfigError, Interrupted
+from cifar_lab.errors import ConfigError, Interrupted, JobStopped
 
 _BACKENDS = {
     "hydra_plugins.hydra_submitit_launcher.submitit_launcher": {"SlurmLauncher": "slurm", "LocalLauncher": "local"},
@@ -50,7 +50,10 @@ def launch(launcher: Any, job_overrides: Sequence[Sequence[str]]) -> None:
     backend = _BACKENDS.get(type(launcher).__module__, {}).get(type(launcher).__name__)
     overrides = [list(each) for each in job_overrides]
     if backend is None:
-        launcher.launch(overrides, initial_job_idx=0)
+        try:
+            launcher.launch(overrides, initial_job_idx=0)
+        except JobStopped as stopped:
+            raise stopped.error from None
         return
     _prepare_environment(backend)
     handles: list[Any] = []
