@@ -4,7 +4,8 @@ What is known before the first job starts is said before it starts; what a launc
 only the results in the jobs' folders are.
 """
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +16,11 @@ from cifar_lab.display import say
 from cifar_lab.errors import Interrupted, SweepError
 from cifar_lab.flags import quoted
 from cifar_lab.preview import measure_latency_alone, save_facts, show_preview
-from cifar_lab.study.design import PLAN
+from cifar_lab.study.design import PLAN, read_plan
 
 _ONE_BY_ONE = "BasicLauncher"
 _ON_THIS_MACHINE = ("LabLauncher", _ONE_BY_ONE)
+_QUEUED = "SlurmLauncher"
 
 
 @dataclass(frozen=True)
@@ -76,10 +78,12 @@ def run_sweep(arguments: Sequence[str], config: Any, launcher: Any) -> list[Any]
         say("nothing was started (--dry-run)")
         return []
     sweeping.set_aside(others)
+    plan = sweeping.make_plan(where, jobs, name=asked.name, command=asked.command)  # another command may have added to it
     storage.write_json(where / PLAN, plan)
     save_facts(where, facts)
     try:
-        _launch(launcher, todo)
+        with _in_queue(where, plan, todo if kind == _QUEUED else ()):
+            _launch(launcher, todo)
     except Interrupted as error:
         done = sum(sweeping.outcome_of(where, job, plan["code"]).get("status") == "done" for job in jobs)
         error.kept = f"{done} of {len(jobs)} jobs done in {where}"
@@ -88,6 +92,24 @@ def run_sweep(arguments: Sequence[str], config: Any, launcher: Any) -> list[Any]
     if here:  # latency of a machine that did not run the jobs would stand beside what they measured
         measure_latency_alone(where, jobs)
     return _finish(where, {job.name: sweeping.outcome_of(where, job, plan["code"]) for job in jobs})
+
+
+@contextlib.contextmanager
+def _in_queue(where: Path, plan: dict[str, Any], todo: Sequence[sweeps.Job]) -> Iterator[None]:
+    """Within this the jobs are in a queue, and longer than that if a signal ends the waiting for them."""
+    names = {job.name for job in todo}
+    if not names:
+        yield
+        return
+    storage.write_json(where / PLAN, sweeping.mark_queued(plan, names, queued=True))
+    try:
+        yield
+    except Interrupted:
+        raise
+    except BaseException:
+        storage.write_json(where / PLAN, plan)  # the cluster did not take them
+        raise
+    storage.write_json(where / PLAN, sweeping.mark_queued(read_plan(where), names, queued=False))
 
 
 def _launch(launcher: Any, todo: Sequence[sweeps.Job]) -> None:

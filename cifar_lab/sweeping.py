@@ -1,6 +1,6 @@
 """A planned sweep in its folder: what is saved before it starts, what is done and what is left to do."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from cifar_lab.workers import Task
 def make_plan(where: Path, jobs: Sequence[Job], *, name: str, command: str) -> dict[str, Any]:
     """Every job as it was composed; they run from this copy, whatever becomes of the files they came from.
 
-    Runs of an earlier command that are in this folder stay part of it, and the order in which variants came in is kept:
+    Runs of an earlier command that are in this folder, or still in a cluster's queue, stay part of it, and the order in which variants came in is kept:
     the first of them is the baseline unless ``study.baseline`` names another. Jobs that come in after the report has been
     written belong to a later round: whoever chose to add them had seen what the others gave.
 
@@ -28,7 +28,7 @@ def make_plan(where: Path, jobs: Sequence[Job], *, name: str, command: str) -> d
     """
     before = {job["name"]: job for job in read_plan(where)["jobs"]} if (where / PLAN).is_file() else {}
     wanted = {job.name for job in jobs}
-    merged = {key: job for key, job in before.items() if key in wanted or (where / key).is_dir()}
+    merged = {key: job for key, job in before.items() if key in wanted or (where / key).is_dir() or job.get("queued")}
     last = max((job["round"] for job in merged.values()), default=0)
     now = last + 1 if merged and (where / REPORT).is_file() else last
     for job in jobs:
@@ -40,6 +40,9 @@ def make_plan(where: Path, jobs: Sequence[Job], *, name: str, command: str) -> d
             "variant": job.variant,
             "round": before.get(job.name, {"round": now})["round"],
         }
+        if before.get(job.name, {}).get("queued"):
+            _refuse_other_queued(where, before[job.name], merged[job.name])
+            merged[job.name]["queued"] = True
     _refuse_mixed_variants(where, list(merged.values()))
     check_claims(jobs[0].config.study, list(dict.fromkeys(job["variant"] for job in merged.values())))
     return {
@@ -51,6 +54,26 @@ def make_plan(where: Path, jobs: Sequence[Job], *, name: str, command: str) -> d
         "study": to_plain(jobs[0].config)["study"],
         "jobs": list(merged.values()),
     }
+
+
+def mark_queued(plan: dict[str, Any], names: Collection[str], *, queued: bool) -> dict[str, Any]:
+    """A plan in which these jobs are in a cluster's queue, or no longer: there they read their settings when they begin."""
+    jobs = [
+        {key: value for key, value in job.items() if key != "queued"} if job["name"] in names else job for job in plan["jobs"]
+    ]
+    return {**plan, "jobs": [{**job, "queued": True} if queued and job["name"] in names else job for job in jobs]}
+
+
+def _refuse_other_queued(where: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    """A job that may be waiting in a queue would begin with other settings than it was submitted with."""
+    changed = [change for change in runs.differences(old["config"], new["config"]) if not runs.may_change(change)]
+    if changed and not (where / old["name"]).is_dir():  # of one that has begun its folder says more
+        key, was, wanted = changed[0]
+        raise ResumeError(
+            f"{where} holds another sweep: {old['name']} was given to the cluster with {key}={was}, not {wanted}",
+            hint="hydra.sweep.dir=DIR begins another sweep; scancel takes jobs out of Slurm's queue",
+            kept="nothing was changed",
+        )
 
 
 def _digests(config: Config) -> list[str]:

@@ -97,7 +97,10 @@ def _job(_: Any) -> dict[str, Any] | Exception:
     try:
         hydra = HydraConfig.get()
         folder = _shown(Path(hydra.runtime.output_dir))
-        return run_job(sweeping.planned(folder.parent)[folder.name], folder, hydra.job.num)
+        tasks = sweeping.planned(folder.parent)
+        if folder.name not in tasks:
+            runs.record_failure(folder, ResumeError(f"{folder.parent / 'plan.json'} does not hold this job any more"))
+        return run_job(tasks[folder.name], folder, hydra.job.num)
     except Exception as error:
         return error
 

@@ -181,6 +181,25 @@ def test_runs_of_other_settings_do_not_join_a_variant(tmp_path):
         planned(tmp_path, sweeps.plan([*SMOKE, "optimizer.lr=0.1,0.01", "seed=2,3", "train.batch_size=32"]))
 
 
+def test_jobs_in_a_queue_stay_in_the_plan_and_keep_their_settings(tmp_path):
+    def make(*words: str) -> dict:
+        plan = sweeping.make_plan(tmp_path, sweeps.plan([*SMOKE, *words]), name="it", command="cifar-lab train")
+        storage.write_json(tmp_path / "plan.json", plan)
+        return {job["name"]: (job["config"]["train"]["epochs"], job.get("queued", False)) for job in plan["jobs"]}
+
+    assert make("seed=0,1,2", "train.epochs=5") == dict.fromkeys(("seed=0", "seed=1", "seed=2"), (5, False))
+    assert make("seed=0,1", "train.epochs=3") == dict.fromkeys(("seed=0", "seed=1"), (3, False)), "nothing has begun"
+    plan = sweeping.mark_queued(storage.read_json(tmp_path / "plan.json"), {"seed=0", "seed=1"}, queued=True)
+    storage.write_json(tmp_path / "plan.json", plan)
+    added = make("seed=7,8", "train.epochs=3")
+    assert added == {"seed=0": (3, True), "seed=1": (3, True), "seed=7": (3, False), "seed=8": (3, False)}
+    with pytest.raises(ResumeError, match=r"seed=0 was given to the cluster with train\.epochs=3, not 1"):
+        make("seed=0,1,2", "train.epochs=1")
+    plan = sweeping.mark_queued(storage.read_json(tmp_path / "plan.json"), {"seed=0"}, queued=False)
+    storage.write_json(tmp_path / "plan.json", plan)
+    assert make("seed=7", "train.epochs=3") == {"seed=1": (3, True), "seed=7": (3, False)}
+
+
 def test_seeds_that_come_after_the_report_are_a_later_round(tmp_path):
     assert {job["round"] for job in planned(tmp_path, sweeps.plan([*SMOKE, "seed=0,1"]))} == {0}
     assert {job["round"] for job in planned(tmp_path, sweeps.plan([*SMOKE, "seed=0,1,2"]))} == {0}, "nobody has looked yet"
