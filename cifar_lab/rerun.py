@@ -105,7 +105,7 @@ def _differences_around(old: SavedRun, config: Config) -> Iterator[str]:
     known = flatten(old.config)
     changed = runs.differences(old.config, to_plain(config))
     yield from (f"setting {key} ({was} -> {value})" for key, was, value in changed if key in known)
-    if new := [key for key, _, _ in changed if key not in known]:
+    if new := [key for key in runs.comparable(to_plain(config)) if key not in known]:
         yield f"settings that there were not then, at their defaults: {', '.join(new)}"
 
 

@@ -18,9 +18,9 @@ from cifar_lab.workers import Task
 def make_plan(where: Path, jobs: Sequence[Job], *, name: str, command: str) -> dict[str, Any]:
     """Every job as it was composed; they run from this copy, whatever becomes of the files they came from.
 
-    Runs of an earlier command that are in this folder, or still in a cluster's queue, stay part of it, and the order in which variants came in is kept:
-    the first of them is the baseline unless ``study.baseline`` names another. Jobs that come in after the report has been
-    written belong to a later round: whoever chose to add them had seen what the others gave.
+    Runs of an earlier command that are in this folder, or still in a cluster's queue, stay part of it, and the order in
+    which variants came in is kept: the first of them is the baseline unless ``study.baseline`` names another. Jobs that
+    come in after the report has been written belong to a later round: whoever added them had seen what the others gave.
 
     Raises:
         ResumeError: Runs of a variant would have other settings than those that are there.

@@ -17,7 +17,7 @@ from typing import Any
 
 from cifar_lab import runs, storage
 from cifar_lab.cores import wait_politely_if_busy
-from cifar_lab.errors import DEBUG, guarded
+from cifar_lab.errors import DEBUG, ResumeError, guarded
 from cifar_lab.flags import Flags, parse_flags, quoted
 from cifar_lab.plugins import add_all
 

@@ -197,7 +197,7 @@ def test_jobs_in_a_queue_stay_in_the_plan_and_keep_their_settings(tmp_path):
         make("seed=0,1,2", "train.epochs=1")
     plan = sweeping.mark_queued(storage.read_json(tmp_path / "plan.json"), {"seed=0"}, queued=False)
     storage.write_json(tmp_path / "plan.json", plan)
-    assert make("seed=7", "train.epochs=3") == {"seed=1": (3, True), "seed=7": (3, False)}
+    assert make("seed=7,8", "train.epochs=3") == {"seed=1": (3, True), "seed=7": (3, False), "seed=8": (3, False)}
 
 
 def test_seeds_that_come_after_the_report_are_a_later_round(tmp_path):
