@@ -124,7 +124,7 @@ def precision_of(config: Config, device: torch.device, model: nn.Module) -> str:
     precision = runtime.resolve_precision(config.train.precision, device, model)
     if config.train.precision != "auto":
         return precision
-    with refusals("optimizer", config.optimizer.name):
+    with refusals("optimizer", config.optimizer.name), torch.random.fork_rng([]):  # `auto` draws what its meaning draws
         return precision_for(build_optimizer(config.optimizer.name, nn.Linear(1, 1), **config.optimizer.settings), precision)
 
 

@@ -42,6 +42,14 @@ def test_auto_is_fp32_where_the_optimizer_does_not_take_fp16(monkeypatch):
         assert costing.build(schema.compose(["data=digits", f"optimizer={optimizer}"]), 10).config.train.precision == precision
 
 
+def test_auto_draws_the_same_random_numbers_as_what_it_means():
+    drawn = []
+    for precision in ("auto", "fp32"):
+        parts_of(f"train.precision={precision}", "device=cpu")
+        drawn.append(torch.rand(3))
+    assert torch.equal(*drawn)
+
+
 def test_a_model_is_checked_for_the_size_of_pictures_only_where_that_is_known(monkeypatch):
     monkeypatch.setitem(DATASETS, "mine", "lab:mine")
     config = schema.compose(["model=vit", "model.patch_size=7"])
