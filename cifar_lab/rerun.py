@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from cifar_lab import pipeline, runs, runtime, schema
+from cifar_lab import pipeline, runs, runtime, schema, storage
 from cifar_lab.config import Config, flatten, to_plain
 from cifar_lab.display import say
-from cifar_lab.errors import ConfigError, LabError
+from cifar_lab.errors import ConfigError, LabError, ResumeError
 from cifar_lab.plugins import plugin_files
 from cifar_lab.reference import compact
 from cifar_lab.saved import SavedRun, load_run
@@ -52,8 +52,8 @@ def rerun(path: Path, places: Sequence[str] = (), out: Path | None = None) -> tu
     Args:
         path: Run folder or folder of evidence.
         places: Overrides of places, such as ``device=cpu`` or ``data.root=DIR``.
-        out: Folder of the new run; None: outputs/reruns/NAME-CODE, so that the same command goes on with a rerun that was
-            stopped, and other code begins another.
+        out: Folder of the new run; None: outputs/reruns/NAME-DIGEST, so that the same command goes on with a rerun that was
+            stopped, and another run of that name, other code, places or packages begin another.
 
     Returns:
         The new run, and the verdict.
@@ -61,15 +61,24 @@ def rerun(path: Path, places: Sequence[str] = (), out: Path | None = None) -> tu
     Raises:
         ConfigError: An override of something that is no place, or a configuration that this version does not know.
         CheckpointError: The folder is no finished run.
+        ResumeError: ``out`` holds another run, or a rerun under other conditions.
     """
     old = load_run(path)
     config = _config(old, places)
-    for line in _differences_around(old, config):
+    now = _surroundings(config)
+    for line in _differences_around(old, config, now):
         say(f"differs: {line}")
     seeds = siblings(old)  # read before hours of training: what is damaged around the run must not cost its verdict
-    folder = out or Path("outputs/reruns") / f"{old.path.resolve().name}-{runs.code_digest(plugin_files())[:8]}"
-    pipeline.run(config, folder, [*old.overrides, *places])
+    conditions = [str(old.path.resolve()), sorted(places), runs.code_digest(plugin_files()), _flat(now)]
+    folder = out or Path("outputs/reruns") / f"{old.path.resolve().name}-{storage.digest(conditions)[:8]}"
+    try:
+        pipeline.run(config, folder, [*old.overrides, *places])
+    except ResumeError as error:
+        error.hint = "--out DIR makes it elsewhere"
+        raise
     new = load_run(folder)
+    if changed := list(_changes(_flat(new.result["environment"]), _flat(now))):  # it was there already
+        raise ResumeError(f"{folder} holds a rerun under other conditions: {changed[0]}", hint="--out DIR makes another")
     if (was := old.result["digests"]["data"]) != (found := new.result["digests"]["data"]):
         say(f"differs: data ({was[:8]} -> {found[:8]})")
     return new, compare(old, new, seeds)
@@ -86,22 +95,32 @@ def _config(old: SavedRun, places: Sequence[str]) -> Config:
     return schema.from_plain(old.config, places)
 
 
-def _differences_around(old: SavedRun, config: Config) -> Iterator[str]:
-    """Code, packages and machine now against then; settings that have been added since."""
-    then = old.result["environment"]
+def _surroundings(config: Config) -> dict[str, Any]:
+    """The record of this machine as the run will find it."""
     device = runtime.resolve_device(config.device)
     runtime.set_threads(config.threads)
     runtime.set_deterministic(config.train.deterministic)
-    now = runtime.environment_record(device)
+    return runtime.environment_record(device)
+
+
+def _flat(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What may change a result: without the commit, for which the code's digest stands."""
+    return {key: value for key, value in flatten(dict(record)).items() if not key.startswith(("git", "torch_build"))}
+
+
+def _changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    for key in dict.fromkeys([*then, *now]):
+        if then.get(key) != now.get(key):
+            yield f"{key} ({then.get(key)} -> {now.get(key)})"
+
+
+def _differences_around(old: SavedRun, config: Config, now: Mapping[str, Any]) -> Iterator[str]:
+    """Code, packages and machine now against then; settings that have been added since."""
+    then = old.result["environment"]
     if old.result["digests"]["code"] != (code := runs.code_digest(plugin_files())):
         commits = [((record.get("git") or {}).get("commit") or "no commit")[:8] for record in (then, now)]
         yield f"code ({old.result['digests']['code'][:8]} of {commits[0]} -> {code[:8]} of {commits[1]})"
-    flat_then, flat_now = (
-        {k: v for k, v in flatten(record).items() if not k.startswith(("git", "torch_build"))} for record in (then, now)
-    )
-    for key in dict.fromkeys([*flat_then, *flat_now]):
-        if flat_then.get(key) != flat_now.get(key):
-            yield f"{key} ({flat_then.get(key)} -> {flat_now.get(key)})"
+    yield from _changes(_flat(then), _flat(now))
     known = flatten(old.config)
     changed = runs.differences(old.config, to_plain(config))
     yield from (f"setting {key} ({was} -> {value})" for key, was, value in changed if key in known)

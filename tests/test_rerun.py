@@ -46,6 +46,23 @@ def test_evidence_is_enough_for_a_rerun(finished, tmp_path, monkeypatch, capsys)
     assert Path(said["folder"]).parent == Path("outputs/reruns")
 
 
+def test_a_rerun_under_other_conditions_is_another(finished, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    other = Path(shutil.copytree(finished, tmp_path / "elsewhere" / finished.name))
+    for source, places in ((finished, ()), (finished, ("threads=2",)), (finished, ("threads=1",)), (other, ())):
+        assert run_app("rerun", str(source), *places) in (0, 4)
+    assert len(list(Path("outputs/reruns").iterdir())) == 4
+    assert "already done" not in capsys.readouterr().out
+    assert run_app("rerun", str(finished), "threads=1") in (0, 4)
+    assert "already done" in capsys.readouterr().out
+    assert len(list(Path("outputs/reruns").iterdir())) == 4
+    assert run_app("rerun", str(finished), "threads=1", "--out", "mine") in (0, 4)
+    assert run_app("rerun", str(finished), "threads=2", "--out", "mine") == 4
+    said = capsys.readouterr().err
+    assert "E-RESUME]: mine holds a rerun under other conditions: threads (1 -> 2)" in said
+    assert "hint: --out DIR makes another" in said
+
+
 def test_what_differs_around_it_is_listed_and_what_came_out_is_judged(finished, tmp_path, capsys):
     """A first run as of other code, another torch and another accuracy."""
     forged = Path(shutil.copytree(finished, tmp_path / "forged"))
