@@ -76,8 +76,16 @@ def options(group: str, config_dir: str | None = None) -> dict[str, str]:
         found.setdefault(name, tables.signature(group, name).doc)
     for name, row in tables.TABLES["datasets"].items() if group == "data" else ():
         if name not in found:
-            found[name] = read_doc(row)
+            found[name] = _doc_of(row)
     return found
+
+
+def _doc_of(row: str) -> str:
+    """Empty where the row names no plain function of a file: a class, or what another module defines."""
+    try:
+        return read_doc(row)
+    except ConfigError:
+        return ""
 
 
 def first_comment(path: Path) -> str:

@@ -93,16 +93,22 @@ def keep(run: Path, name: str, where: Path = REFERENCE) -> Path:
     files[SUMS] = "".join(f"{storage.sha256_bytes(files[file])}  {file}\n" for file in sorted(files)).encode()
     if result["metrics"]["test"]["accuracy"] != _accuracy(files[PREDICTIONS]):
         raise CheckpointError(f"{run}: result.json and predictions.npz do not belong together")
-    storage.make_folder(where)
-    publish = storage.replace_folder if (where / name).exists() else storage.publish_folder
-    publish(where / name, files)
+    with storage.FolderLock(where, wait=True):
+        storage.remove_leftovers(where)
+        storage.replace_folder(where / name, files)
     return where / name
+
+
+def folders(where: Path = REFERENCE) -> list[Path]:
+    """Those of evidence, by name; not what a killed ``keep`` left half made."""
+    found = sorted(where.iterdir()) if where.is_dir() else []
+    return [path for path in found if (path / "result.json").is_file() and not storage.is_leftover(path)]
 
 
 def rows(where: Path = REFERENCE) -> list[Row]:
     """The evidence, seeds of one configuration together, in the order of the folders' names."""
     found: dict[str, Row] = {}
-    for folder in sorted(p for p in where.iterdir() if (p / "result.json").is_file()) if where.is_dir() else ():
+    for folder in folders(where):
         overrides = (folder / "overrides.txt").read_text().splitlines()
         plain = yaml.safe_load((folder / "config.yaml").read_text())
         key = storage.digest(without_seed(plain))

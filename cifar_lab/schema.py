@@ -171,8 +171,11 @@ def run_dir(composed: DictConfig) -> Path | None:
     """The run folder that an override or a YAML names; None where nobody does.
 
     Raises:
-        ConfigError: What it refers to is not there.
+        ConfigError: What it refers to is not there, or it is more than data: `${now:...}` is the one resolver allowed.
     """
+    text = str(OmegaConf.to_container(composed.hydra.run, resolve=False)["dir"])  # pyrefly: ignore
+    if RESOLVER.search(text.replace("${now:", "")):
+        raise ConfigError(f"hydra.run.dir={text}: resolvers are not allowed in a value")
     try:
         named = str(composed.hydra.run.dir or "")
     except OmegaConfBaseException as error:

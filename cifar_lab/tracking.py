@@ -78,20 +78,26 @@ class Tracker:
                 self._log.close()
 
     def open_sink(self, epochs_done: int) -> None:
-        """Connect to TensorBoard or MLflow, once it is known how many epochs are done already."""
-        kind = self.config.tracker.name
-        if kind == "tensorboard":
-            self._sink = TensorBoardSink(self.folder, epochs_done)
-        elif kind == "mlflow":
-            from mlflow.exceptions import MlflowException
+        """Connect to TensorBoard or MLflow, once it is known how many epochs are done already.
 
-            try:
+        Raises:
+            ConfigError: It cannot be connected to, and nothing is trained yet; a run that goes on does without.
+        """
+        kind = self.config.tracker.name
+        try:
+            if kind == "tensorboard":
+                self._sink = TensorBoardSink(self.folder, epochs_done)
+            elif kind == "mlflow":
                 self._sink = MlflowSink(self.folder, self.config)
-            except MlflowException as error:
-                what = " ".join(str(error).split())[:200]
-                raise ConfigError(
-                    f"tracker.uri={self.config.tracker.uri or _MLFLOW_DEFAULT}: {what}", hint="for example sqlite:///mlflow.db"
-                ) from error
+        except LabError:
+            raise
+        except Exception as error:
+            if epochs_done:
+                self._let_go(error)
+                return
+            where = f"tracker.uri={self.config.tracker.uri or _MLFLOW_DEFAULT}" if kind == "mlflow" else f"tracker={kind}"
+            what = " ".join(str(error).split())[:200]
+            raise ConfigError(f"{where}: {what}", hint="for example tracker.uri=sqlite:///mlflow.db, or tracker=none") from error
 
     def progress(self, what: str, done: int, total: int) -> None:
         """How far something before the training is, such as a download."""
@@ -134,12 +140,13 @@ class Tracker:
         try:
             what(self._sink)
         except Exception as error:
-            self._sink = None
-            said = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-            kind = self.config.tracker.name
-            self.note(
-                f"W-TRACKER: {kind} failed and gets no more of this run ({said}); {METRICS_FILE} and result.json have it all"
-            )
+            self._let_go(error)
+
+    def _let_go(self, error: Exception) -> None:
+        self._sink = None
+        said = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        kind = self.config.tracker.name
+        self.note(f"W-TRACKER: {kind} failed and gets no more of this run ({said}); {METRICS_FILE} and result.json have it all")
 
 
 class TensorBoardSink:
@@ -208,8 +215,11 @@ class MlflowSink:
         """One metric per column, by epoch; an epoch that was logged before a kill is not logged twice."""
         if row["epoch"] in self._logged:
             return
-        for name, value in _numbers(row).items():
-            self._client.log_metric(self._run_id, name, value, step=row["epoch"])
+        from mlflow.entities import Metric
+
+        now = int(1000 * time.time())
+        metrics = [Metric(name, value, now, row["epoch"]) for name, value in _numbers(row).items()]
+        self._client.log_batch(self._run_id, metrics)  # all at once: a kill between two would lose the others for good
         self._logged.add(row["epoch"])
 
     def finish(self, result: Mapping[str, Any]) -> None:

@@ -51,7 +51,7 @@ def verify(where: Path = reference.REFERENCE, readme: Path | None = None) -> tup
     Raises:
         CheckpointError: There is no evidence there.
     """
-    folders = [where] if (where / "result.json").is_file() else sorted(p.parent for p in where.glob("*/result.json"))
+    folders = [where] if (where / "result.json").is_file() else reference.folders(where)
     if not folders:
         raise CheckpointError(f"{where}: no evidence is there", hint="`cifar-lab keep RUN --name NAME` puts a run's there")
     problems = [problem for folder in folders for problem in _folder_problems(folder)]

@@ -50,7 +50,14 @@ def my_set(config):
     return Source(train, test=None, val=None, class_names=("even", "odd"))
 
 
-DATASETS = {"my_set": my_set}
+class Made:
+    """Made on the way."""
+
+    def __new__(cls, config):
+        return my_set(config)
+
+
+DATASETS = {"my_set": my_set, "made": Made}
 '''
 EXPERIMENT = """# @package _global_
 # my own recipe
@@ -95,6 +102,7 @@ def test_an_own_data_set_is_chosen_by_its_name(work: Path, lab: Lab) -> None:
     assert data["classes"] == ["even", "odd"]
     assert yaml.safe_load((work / "run" / "config.yaml").read_text())["data"]["sources"] == []
     assert listing.options("data")["my_set"] == "Random pictures of two classes."
+    assert listing.options("data")["made"] == "", "a class; its docstring is not looked for"
 
 
 @pytest.mark.usefixtures("same_tables_afterwards")

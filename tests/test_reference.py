@@ -1,6 +1,7 @@
 """Evidence of a run: complete, small, consistent, and the only source of the results table."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from rig import SMOKE, Lab
 
 from cifar_lab import reference
 from cifar_lab.errors import CheckpointError, ConfigError
+from cifar_lab.verify import verify
 
 
 def test_kept_evidence_counts_to_the_same_accuracy(lab: Lab) -> None:
@@ -95,6 +97,17 @@ def test_what_is_no_finished_run_is_refused(tmp_path: Path) -> None:
         reference.keep(tmp_path, "x", tmp_path / "reference")
     with pytest.raises(ConfigError, match="must be letters"):
         reference.keep(tmp_path, "../x", tmp_path / "reference")
+
+
+def test_what_a_killed_keep_left_is_no_evidence(tmp_path: Path) -> None:
+    evidence(tmp_path / "a", 0, 0.5, ["experiment=d3_small_cnn"])
+    for name in (".tmp-0123", "a.previous"):
+        shutil.copytree(tmp_path / "a", tmp_path / name)
+    assert [path.name for path in reference.folders(tmp_path)] == ["a"]
+    assert [len(row.results) for row in reference.rows(tmp_path)] == [1]
+    (tmp_path / ".tmp-0123" / "config.yaml").unlink()
+    reference.rows(tmp_path)
+    assert verify(tmp_path)[0] == ["a"]
 
 
 def test_this_readme_holds_the_table_of_the_committed_evidence() -> None:

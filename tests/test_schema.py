@@ -1,5 +1,6 @@
 """Composition: what is accepted has the right types, what is not is refused in one line that names key and value."""
 
+import re
 import subprocess
 import sys
 from dataclasses import is_dataclass
@@ -195,3 +196,14 @@ def test_known_keys_hold_all_the_names_that_others_rely_on() -> None:
 
 def test_ranges_of_every_default_hold() -> None:
     check(Config())
+
+
+def test_the_folder_of_a_run_in_a_file_is_data_too(tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    for name, folder in (("dated", "runs/${now:%Y}"), ("leaking", "runs/${oc.env:USER,nobody}")):
+        (tmp_path / "experiment" / f"{name}.yaml").write_text(f"# @package _global_\nhydra:\n  run:\n    dir: {folder}\n")
+    dated = schema.run_dir(schema.compose_raw(["experiment=dated"], tmp_path))
+    assert dated is not None
+    assert re.fullmatch(r"runs/\d{4}", str(dated))
+    with pytest.raises(ConfigError, match=r"hydra\.run\.dir=runs/\$\{oc\.env:USER,nobody\}: resolvers are not allowed"):
+        schema.run_dir(schema.compose_raw(["experiment=leaking"], tmp_path))

@@ -265,6 +265,26 @@ def test_a_tracking_server_that_goes_away_ends_nothing(lab: Lab, monkeypatch: py
     assert json.loads(Path("run/checkpoints/step-00000002/manifest.json").read_text())["epoch"] == 2
 
 
+def test_a_run_goes_on_without_a_tracker_that_is_gone(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was refused before anything was trained must not end what is half done, such as a requeued job."""
+
+    def gone(*_: object) -> None:
+        raise ConnectionError("http://server: refused")
+
+    arguments = (*SMOKE, "tracker=tensorboard", "hydra.run.dir=run", "train.epochs=1")
+    with monkeypatch.context() as patch:
+        patch.setattr("cifar_lab.tracking.TensorBoardSink", gone)
+        said = lab(*arguments)
+        assert said.code == 2
+        assert "E-CONFIG]: tracker=tensorboard: http://server: refused" in said.err
+    assert lab(*arguments).code == 0
+    monkeypatch.setattr("cifar_lab.tracking.TensorBoardSink", gone)
+    said = lab(*arguments, "train.epochs=2")
+    assert said.code == 0, said.err
+    assert Path("run/run.log").read_text().count("W-TRACKER: tensorboard failed") == 1
+    assert len(Path("run/metrics.jsonl").read_text().splitlines()) == 2
+
+
 def test_the_result_is_on_the_disk_before_a_tracker_hears_of_it(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     class Leaving(GoneServer):
         def finish(self, result: Any) -> None:

@@ -25,6 +25,7 @@ from cifar_lab.storage.files import (
     write_text,
 )
 from cifar_lab.storage.folders import (
+    is_leftover,
     make_folder,
     publish_folder,
     remove_folder,
@@ -45,6 +46,7 @@ __all__ = [
     "disk_errors",
     "finish_partial",
     "free_bytes",
+    "is_leftover",
     "keep_lines",
     "make_folder",
     "open_log",

@@ -99,6 +99,11 @@ def remove_folder(path: Path | str) -> None:
         sync_folder(path.parent)
 
 
+def is_leftover(path: Path) -> bool:
+    """Whether it is one of those that ``remove_leftovers`` sees to."""
+    return path.name.startswith(TEMP_PREFIX) or path.name.endswith(_PREVIOUS_SUFFIX)
+
+
 def remove_leftovers(folder: Path | str) -> None:
     """Clear what a killed writer left in a folder: call it while holding the folder's lock.
 

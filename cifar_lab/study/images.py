@@ -2,7 +2,7 @@
 
 import math
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from cifar_lab.stats import Interval, mean_interval
 from cifar_lab.study.design import Run, Study, Variant
-from cifar_lab.study.measures import RECALL, Sheet, classes_of, read_measures
+from cifar_lab.study.measures import RECALL, Sheet, classes_of, classes_of_run, read_measures
 
 PREDICTIONS = "predictions.npz"
 
@@ -102,10 +102,10 @@ def load_answers(run: Run, split: str = "test") -> Answers | None:
 def recall_changes(study: Study, variant: str, sheet: Sheet | None = None) -> list[RecallChange]:
     """Of each class, in the order of the data."""
     sheet = read_measures(study) if sheet is None else sheet
-    one, baseline = study.variants[variant], study.variants[study.baseline]
+    one, baseline, classes = study.variants[variant], study.variants[study.baseline], classes_of(study)
     found = []
-    for name in classes_of(study):
-        first, second = (_recalls(side, name, sheet) for side in (one, baseline))
+    for name in classes:
+        first, second = (_recalls(side, name, sheet, classes) for side in (one, baseline))
         seeds = sorted(first.keys() & second.keys())
         if not seeds:
             found.append(RecallChange(name, 0, None, None, None, None))
@@ -172,8 +172,10 @@ def _read(path: Path, split: str) -> Answers:
     return Answers(labels.astype(np.int64), logits.argmax(axis=1), belief.astype(np.float32), ids.astype(np.int64))
 
 
-def _recalls(variant: Variant, name: str, sheet: Sheet) -> dict[int, float]:
-    found = {seed: sheet[run.name].get(RECALL + name) for seed, run in variant.done.items()}
+def _recalls(variant: Variant, name: str, sheet: Sheet, classes: Sequence[str]) -> dict[int, float]:
+    """By seed; a class of the same name among others is another class."""
+    runs = {seed: run for seed, run in variant.done.items() if classes_of_run(run) == list(classes)}
+    found = {seed: sheet[run.name].get(RECALL + name) for seed, run in runs.items()}
     return {seed: value for seed, value in found.items() if value is not None}
 
 

@@ -197,6 +197,16 @@ def test_equal_changes_of_a_class_are_not_marked(tmp_path):
     assert [row[-1] for row in found.recalls.cells][2] == "–"
 
 
+def test_a_class_of_the_same_name_among_others_is_another_class(tmp_path):
+    make_sweep(tmp_path, {NONE: [0.70, 0.71], FIVE: [0.80, 0.82]})
+    for seed in range(2):
+        place = tmp_path / f"{FIVE},seed={seed}" / "result.json"
+        result = storage.read_json(place)
+        result["data"]["classes"] = [*CLASSES[:-1], "whale"]
+        storage.write_json(place, result)
+    assert [one.difference for one in recall_changes(load_study(tmp_path), FIVE)] == [None] * 5
+
+
 def test_nothing_done_changes_nothing(tmp_path):
     study = load_study(make_sweep(tmp_path, {NONE: [0.7], FIVE: ["waiting"]}))
     assert [one.difference for one in recall_changes(study, FIVE)] == [None] * 5
