@@ -93,9 +93,9 @@ class AugmentConfig:
     jitter_contrast: float = _setting(0.0, "contrast times 1 plus or minus up to this; 0: off", low=0.0, high=10.0)
     jitter_saturation: float = _setting(0.0, "color saturation times 1 plus or minus up to this; 0: off", low=0.0, high=10.0)
     jitter_hue: float = _setting(0.0, "hue turned by up to this share of the color circle; 0: off", low=0.0, high=0.5)
-    cutout_px: int = _setting(0, "side of one square set to the mean colour at a random place; 0: off", low=0, high=256)
+    cutout_px: int = _setting(0, "side of one square set to 0 after normalization at a random place; 0: off", low=0, high=256)
     erase_probability: float = _setting(
-        0.0, "chance of one rectangle set to the mean colour, of random size, shape and place; 0: off", low=0.0, high=1.0
+        0.0, "chance of one rectangle set to 0 after normalization, of random size, shape and place; 0: off", low=0.0, high=1.0
     )
     erase_min_area: float = _setting(0.02, "smallest share of the picture that is erased", low=0.0, high=1.0)
     erase_max_area: float = _setting(0.33, "largest share of the picture that is erased", low=0.0, high=1.0)

@@ -80,7 +80,7 @@ def normalization(kind: str, train: ImageSet) -> tuple[tuple[float, ...], tuple[
 
 
 def is_augmented(config: AugmentConfig) -> bool:
-    """Whether training images are changed at all; a setting that is out of use counts as a change."""
+    """Whether training images are changed at all; ``rules`` refuses settings that are out of use."""
     return replace(config, name=AugmentConfig().name) != AugmentConfig()
 
 
@@ -192,7 +192,7 @@ def crop(images: Tensor, top: Tensor, left: Tensor, *, padding: int, mode: str) 
 
 
 def cutout_(images: Tensor, top: Tensor, left: Tensor, size: int) -> Tensor:
-    """Set one square of every normalised image to zero, the mean colour, in place.
+    """Set one square of every normalised image to zero in place: the colour that normalization takes off.
 
     Args:
         images: float32 [B, P, H, W, c], finite.

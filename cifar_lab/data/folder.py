@@ -18,6 +18,7 @@ SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", 
 _PARTS = ("train", "val", "test")
 _WORKERS = 8
 _PROGRESS_EVERY = 64
+_LOOKED_AT = 100
 
 
 def load_folder(config: DataConfig, *, stop: Stop | None = None, progress: Progress | None = None) -> Source:
@@ -56,7 +57,25 @@ def load_folder(config: DataConfig, *, stop: Stop | None = None, progress: Progr
     beside = [folder.name for folder in _folders(root) if folder.name not in parts] if parts else []
     if beside:
         notes.append(f"folders beside {', '.join(parts)} were left out: {', '.join(beside)}")
+    if config.input_size > config.image_size:
+        notes += _lost_detail([path for pictures in found.values() for path, _ in pictures], config)
     return Source(sets["train"], sets.get("test"), sets.get("val"), tuple(names), tuple(notes))
+
+
+def _lost_detail(paths: Sequence[Path], config: DataConfig) -> list[str]:
+    """Whether pictures are stored smaller than they are and then enlarged again for the model, by a look at some of them."""
+    looked_at = paths[:: max(1, len(paths) // _LOOKED_AT)]
+    larger = 0
+    for path in looked_at:
+        with Image.open(path) as picture:  # reads no pixels
+            larger += min(picture.size) > config.image_size
+    if not larger:
+        return []
+    return [
+        f"{larger} of {len(looked_at)} pictures that were looked at are larger than data.image_size={config.image_size}, at which"
+        f" they are stored, and are enlarged to data.input_size={config.input_size} again;"
+        f" data.image_size={config.input_size} keeps their detail"
+    ]
 
 
 def read_picture(path: Path, size: int) -> np.ndarray:

@@ -270,3 +270,14 @@ def test_what_is_no_data_set_is_refused(flat, tmp_path_factory):
         save(parts / name / "x.png", noise(8, 8))
     with pytest.raises(DataError, match=r"test/c is a class without training pictures$"):
         load_folder(config(parts))
+
+
+def test_detail_that_is_lost_on_the_way_to_a_large_input_is_pointed_out(tmp_path):
+    for name, side in (("cat", 40), ("dog", 40), ("dog", 20)):
+        for number in range(3):
+            save(tmp_path / name / f"{side}-{number}.png", noise(side, side + 5, seed=side + number))
+    [note] = load_folder(config(tmp_path, image_size=32, input_size=224)).notes
+    assert note.startswith("6 of 9 pictures that were looked at are larger than data.image_size=32")
+    assert note.endswith("data.image_size=224 keeps their detail")
+    assert load_folder(config(tmp_path, image_size=40, input_size=224)).notes == (), "all there is"
+    assert load_folder(config(tmp_path, image_size=32, input_size=32)).notes == ()
