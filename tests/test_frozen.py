@@ -155,8 +155,9 @@ def test_a_run_that_goes_on_after_its_frozen_epochs_computes_no_features(tmp_pat
 @pytest.mark.parametrize("changed", ["augment=flip", "augment=mixup", "model.freeze=none"])
 def test_features_that_change_are_not_kept(changed):
     config, parts = parts_of(changed)
-    assert not frozen.may_compute_once(config, parts)
-    assert frozen.fit_batches(config, parts, frozen.Features()) == (parts.train, parts.val)
+    features = frozen.compute_once(config, parts, stop=StopFlag(), progress=lambda *_: None)
+    assert not features.by_split
+    assert frozen.fit_batches(config, parts, features) == (parts.train, parts.val)
 
 
 def test_a_signal_is_answered_while_features_are_computed():

@@ -9,9 +9,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from engine_rig import (
+    CLASSES,
+    MemoryBatches,
     Run,
     deeper_model,
     make_state,
+    picture_set,
     seed_all,
     tiny_model,
     train_batches,
@@ -94,6 +97,57 @@ def test_equals_a_plain_loop_to_the_bit(tmp_path, case):
             # torch averages the counter of batches too; here it is the model's own
             value = value if value.is_floating_point() else twin.state_dict()[name]
             torch.testing.assert_close(state.eval_model.state_dict()[name], value, rtol=1e-6, atol=1e-7)
+
+
+class Mixed(MemoryBatches):
+    """Batches whose targets [B, K] are shared between an image's class and the next one, as mixup's."""
+
+    def iterate(self, epoch, start=0):
+        for images, labels in super().iterate(epoch, start):
+            shares = torch.linspace(0.2, 0.9, len(labels))[:, None]
+            yield images, shares * F.one_hot(labels, CLASSES) + (1 - shares) * F.one_hot((labels + 1) % CLASSES, CLASSES)
+
+
+@pytest.mark.parametrize("rho", [None, 0.5])
+def test_mixed_targets_are_trained_on_and_counted_as_written_out(tmp_path, rho):
+    """Cross-entropy with smoothed soft targets, and the larger share as the class that is right; once with SAM's two passes."""
+    config = train_config(epochs=2, label_smoothing=0.1)
+    model = tiny_model(3)
+    twin = copy.deepcopy(model)
+    batches = Mixed(*picture_set(22), 4, seed=5)
+    settings = {} if rho is None else {"rho": rho, "momentum": 0.0}
+    state = make_state(config, model=model, optimizer="sgd" if rho is None else "sam", optimizer_settings=settings)
+    rows = Run(tmp_path, config, state, train=batches).fit().tracker.read()
+
+    def mean_loss(logits, targets):
+        return -((0.9 * targets + 0.1 / CLASSES) * logits.log_softmax(1)).sum(1).mean()
+
+    parameters = list(twin.parameters())
+    for epoch, row in enumerate(rows):
+        total, right = 0.0, 0
+        for images, targets in batches.iterate(epoch):
+            logits = twin(images)
+            loss = mean_loss(logits, targets)
+            total += loss.item() * len(images)
+            right += sum(int(a.argmax() == t.argmax()) for a, t in zip(logits, targets, strict=True))
+            gradients = torch.autograd.grad(loss, parameters)
+            if rho is not None:
+                length = torch.cat([g.flatten() for g in gradients]).norm()
+                weights = [p.detach().clone() for p in parameters]
+                with torch.no_grad():
+                    for p, g in zip(parameters, gradients, strict=True):
+                        p += rho * g / length
+                gradients = torch.autograd.grad(mean_loss(twin(images), targets), parameters)
+                with torch.no_grad():
+                    for p, w in zip(parameters, weights, strict=True):
+                        p.copy_(w)
+            with torch.no_grad():
+                for p, g in zip(parameters, gradients, strict=True):
+                    p -= 0.1 * g
+        assert row["train_loss"] == pytest.approx(total / 22, rel=1e-5)
+        assert row["train_accuracy"] == pytest.approx(right / 22)
+    for a, b in zip(model.parameters(), parameters, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
 
 
 def test_each_case_changes_the_weights(tmp_path):
