@@ -22,6 +22,7 @@ from cifar_lab.engine.state import TrainState
 from cifar_lab.engine.twopass import precision_for
 from cifar_lab.errors import ConfigError
 from cifar_lab.models.build import build_model
+from cifar_lab.optim.muon import Muon
 from cifar_lab.optim.optimizers import build_optimizer
 from cifar_lab.optim.schedules import build_schedule
 from cifar_lab.plugins import PREFIX
@@ -103,6 +104,8 @@ def build_parts(
     steps = steps_per_epoch(len(batches), train.accumulation_steps)
     with refusals("optimizer", config.optimizer.name):
         optimizer = build_optimizer(config.optimizer.name, model, **config.optimizer.settings)
+    if isinstance(optimizer, Muon) and not optimizer.has_matrices:
+        notes.append(f"optimizer={config.optimizer.name}: no weight lies between hidden layers here, so its lr is used by none")
     with refusals("schedule", config.schedule.name):
         schedule = build_schedule(
             config.schedule.name,

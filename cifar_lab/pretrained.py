@@ -26,6 +26,9 @@ IMAGENET: dict[str, Remote] = {
 }
 """Model -> what ``weights: imagenet`` means for it: torchvision's DEFAULT, IMAGENET1K_V2 and IMAGENET1K_V1."""
 
+_ACTIVATIONS = {"mobilenet_v2": "relu6", "efficientnet_b0": "silu"}
+"""What the features were trained with."""
+
 _HEAD, _THEIR_HEAD = "head.", "classifier."
 """What the names of the last layer's tensors begin with, here and in torchvision's files."""
 
@@ -62,6 +65,9 @@ def load_start(config: Config, model: nn.Module, *, stop: Stop | None = None, pr
     except CheckpointError as error:
         hint = "the features must be built as those in the file were"
         raise CheckpointError(f"model.weights={source}: {error.what}", hint=hint, kept="the file is untouched") from error
+    activation, theirs = config.model.settings.get("activation"), _ACTIVATIONS.get(config.model.name)
+    if activation != theirs:
+        notes.append(f"model.activation={activation}: the features were trained with {theirs}")
     return notes
 
 

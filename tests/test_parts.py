@@ -42,6 +42,15 @@ def test_auto_is_fp32_where_the_optimizer_does_not_take_fp16(monkeypatch):
         assert costing.build(schema.compose(["data=digits", f"optimizer={optimizer}"]), 10).config.train.precision == precision
 
 
+def test_a_rate_that_nothing_is_trained_at_is_pointed_out():
+    def notes(*overrides: str) -> list[str]:
+        config = schema.compose(["data=digits", "data.subset=60", "optimizer=muon", *overrides])
+        return build_parts(config, load_splits(config.data), CPU).notes
+
+    assert notes() == []
+    assert notes("model=mobilenet_v2", "model.freeze=features")[-1].startswith("optimizer=muon: no weight lies between hidden")
+
+
 def test_auto_draws_the_same_random_numbers_as_what_it_means():
     drawn = []
     for precision in ("auto", "fp32"):

@@ -61,6 +61,8 @@ def test_features_come_from_a_listed_file_and_the_head_stays_fresh(put):
     assert notes[0] == "features from weights.pth, trained on ImageNet; the head is new"
     assert notes[1] == "ImageNet weights expect data.normalize=imagenet; here it is half"
     assert len(load_start(config_with(f"model.weights={put(tensors)}", "data.normalize=imagenet"), tiny())) == 1
+    other = config_with(f"model.weights={put(tensors)}", "data.normalize=imagenet", "model.activation=tanh")
+    assert load_start(other, tiny())[1] == "model.activation=tanh: the features were trained with relu6"
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,8 @@ def separable_densenet(
         activation: Row of the ACTIVATIONS table, in each dense layer.
 
     Returns:
-        Network with ``stem``, ``blocks``, ``pool`` and ``head``: [B, 3, H, W] -> logits [B, K], for any H and W.
+        Network with ``stem``, ``blocks``, ``pool`` and ``head``: [B, 3, H, W] -> logits [B, K], for any H and W;
+        ``downsample`` needs 2 ** (blocks - 1) pixels.
 
     Raises:
         ValueError: A keyword out of range.

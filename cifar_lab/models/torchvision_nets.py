@@ -122,7 +122,7 @@ def efficientnet_b0(
         num_classes: K.
         activation: Row of the ACTIVATIONS table, in place of every SiLU; the gates stay sigmoids.
         dropout: Probability that one of the 1280 features is dropped; 0: off.
-        stochastic_depth: Probability that an image skips the last block; it grows linearly from 0 at the first; 0: off.
+        stochastic_depth: Block k of 16, counted from 0, is skipped by an image with k / 16 times this probability; 0: off.
         weights: Where the run takes the features from: none, imagenet (torchvision's), or a path; see ``MODELS``.
         freeze: features: train the head only; no block is skipped then.
         freeze_epochs: freeze=features for the first epochs only, then train everything; 0: for all.

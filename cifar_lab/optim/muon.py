@@ -31,10 +31,11 @@ class Muon(torch.optim.Optimizer):
 
     Attributes:
         rest: The same; it shares this optimiser's groups and state.
+        has_matrices: Whether there are any.
     """
 
     def __init__(self, matrices: list[dict[str, Any]], rest: torch.optim.Optimizer | None):
-        self.rest, self._num_matrix_groups = rest, len(matrices)
+        self.rest, self._num_matrix_groups, self.has_matrices = rest, len(matrices), bool(matrices)
         super().__init__([*matrices, *(rest.param_groups if rest is not None else [])], {})
         self._share()
         # As torch's fused optimisers: `found_inf` [] on the device leaves everything as it is where it is 1, and

@@ -5,6 +5,7 @@ import pytest
 import torch
 import torchvision.transforms.v2.functional as tv
 from scipy import stats
+from torchvision.models import MobileNet_V2_Weights
 
 from cifar_lab.config import AugmentConfig
 from cifar_lab.data import augment as ops
@@ -210,6 +211,8 @@ def test_statistics_do_not_cancel():
 def test_fixed_statistics():
     train = image_set(pictures(1))
     assert ops.normalization("cifar", train) == ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
+    theirs = MobileNet_V2_Weights.IMAGENET1K_V2.transforms()
+    assert ops.normalization("imagenet", train) == (tuple(theirs.mean), tuple(theirs.std))
     assert ops.normalization("half", train) == ((0.5,) * 3, (0.5,) * 3)
     assert ops.normalization("unit", train) == ((0.0,) * 3, (1.0,) * 3)
 
