@@ -1,16 +1,20 @@
 """A model with frozen features, and images that stay as they are: the features are computed once, not every epoch.
 
 The head is then trained on them by the same loop, which takes them for images; the model passes them on
-to its head. Nothing else differs: checkpoints hold the whole model, and a run that goes on computes them anew.
+to its head. Nothing else differs: checkpoints hold the whole model, and a run that goes on computes them anew, but for
+the next run of the same process, as in a sweep, which takes those of the run before where nothing has changed.
 A model that is frozen in its first epochs only gets features in these and images afterwards.
 """
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from hashlib import sha256
 
+import torch
 from torch import Tensor, nn
 
+from cifar_lab import storage
 from cifar_lab.config import Config
 from cifar_lab.data.augment import is_augmented
 from cifar_lab.data.features import FeatureBatches
@@ -27,17 +31,26 @@ class Features:
 
     Attributes:
         by_split: Features [N, D] and labels int64 [N] of ``train`` and ``val``; empty where the model sees images.
-        seconds: That computing them took, in this process.
+        seconds: That computing them took.
+        again: Whether they are those of the run before.
     """
 
     by_split: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
     seconds: float = 0.0
+    again: bool = False
 
     def summary(self) -> str:
         """One line for the log."""
         names = {"train": "training", "val": "validation"}
         counts = " and ".join(f"{len(labels):,} {names[split]} images" for split, (_, labels) in self.by_split.items())
-        return f"features of {counts} computed once, in {self.seconds:.1f} s"
+        said = f"features of {counts} computed once, in {self.seconds:.1f} s"
+        return f"{said}, by the run before in this process" if self.again else said
+
+
+_HEAD = "head."
+"""What the names of the tensors begin with that ``embed`` does not use."""
+_LAST: dict[str, Features] = {}
+"""Those of the run before, by all that they depend on; features of another run make room first."""
 
 
 def may_compute_once(config: Config, parts: Parts) -> bool:
@@ -56,8 +69,12 @@ def compute_once(config: Config, parts: Parts, *, stop: StopFlag, progress: Call
     features, began = Features(), time.perf_counter()
     begin_epoch(parts.state.model, parts.state.progress.epochs_done + 1)
     if not may_compute_once(config, parts):
+        _LAST.clear()
         return features
-    state = parts.state
+    state, key = parts.state, _key(config, parts)
+    if key in _LAST:
+        return replace(_LAST[key], again=True)
+    _LAST.clear()  # before the next: both need not fit
     for split, images in (("train", parts.splits.train), ("val", parts.splits.val)):
         if images is None:
             continue
@@ -74,7 +91,21 @@ def compute_once(config: Config, parts: Parts, *, stop: StopFlag, progress: Call
             state.model, batches, device=state.device, precision=state.precision, stop=stop_if_asked, progress=show
         )
     features.seconds = time.perf_counter() - began
+    _LAST[key] = features
     return features
+
+
+def _key(config: Config, parts: Parts) -> str:
+    """All that features depend on, to the bit: images, what becomes of them, the layers before the head and how they compute."""
+    state, train = parts.state, config.train
+    weights = sha256()
+    for name, value in state.model.state_dict().items():
+        if not name.startswith(_HEAD):
+            weights.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+    how = [str(state.device), state.precision, train.channels_last, train.deterministic, train.eval_batch_size]
+    how.append(torch.get_num_threads())
+    seen = [parts.splits.digest, parts.normalization, config.data.input_size]
+    return storage.digest([asdict(config.model), weights.hexdigest(), how, seen])
 
 
 def fit_batches(config: Config, parts: Parts, features: Features) -> tuple[BatchSource, BatchSource | None]:

@@ -125,10 +125,10 @@ def precision_of(config: Config, device: torch.device, model: nn.Module) -> str:
         ConfigError: The device has not what was asked for, or the optimizer's builder refuses a value.
     """
     precision = runtime.resolve_precision(config.train.precision, device, model)
-    if config.train.precision != "auto":
+    if config.train.precision != "auto" or precision != "fp16":
         return precision
-    with refusals("optimizer", config.optimizer.name), torch.random.fork_rng([]):  # `auto` draws what its meaning draws
-        return precision_for(build_optimizer(config.optimizer.name, nn.Linear(1, 1), **config.optimizer.settings), precision)
+    with refusals("optimizer", config.optimizer.name):
+        return precision_for(build_optimizer(config.optimizer.name, model, **config.optimizer.settings), precision)
 
 
 def prepare_model(config: Config, parts: Parts) -> None:

@@ -160,6 +160,31 @@ def test_features_that_change_are_not_kept(changed):
     assert frozen.fit_batches(config, parts, features) == (parts.train, parts.val)
 
 
+def test_the_next_run_takes_the_features_of_the_run_before_where_nothing_changed(tmp_path, monkeypatch):
+    computed = []
+    real = frozen.compute_features
+    monkeypatch.setattr(frozen, "compute_features", lambda *args, **named: computed.append(1) or real(*args, **named))
+    frozen._LAST.clear()
+    trained(tmp_path / "first", "train.epochs=2", once=True)
+    assert len(computed) == 2, "training and validation images"
+    rows, weights = trained(tmp_path / "again", "train.epochs=2", "optimizer.lr=0.02", once=True)
+    assert len(computed) == 2
+    slow_rows, slow = trained(tmp_path / "slow", "train.epochs=2", "optimizer.lr=0.02", once=False)
+    for row, expected in zip(rows, slow_rows, strict=True):
+        assert row == pytest.approx(expected, rel=1e-6, abs=1e-6)
+    assert all(torch.allclose(value, slow[name], rtol=1e-6, atol=1e-6) for name, value in weights.items())
+    again = frozen.compute_once(*parts_of(), stop=StopFlag(), progress=lambda *_: None)
+    assert again.summary().endswith("by the run before in this process")
+    for number, other in enumerate(
+        ("data.input_size=48", "data.normalize=unit", "train.eval_batch_size=7", "seed=5", "data.subset=50")
+    ):
+        trained(tmp_path / str(number), "train.epochs=1", other, once=True)
+        assert len(computed) == 4 + 2 * number, f"{other} changes features; a seed does by other fresh weights"
+    assert len(frozen._LAST) == 1, "no more than one run's are kept"
+    frozen.compute_once(*parts_of("augment=flip"), stop=StopFlag(), progress=lambda *_: None)
+    assert not frozen._LAST, "and none for a run that has no use for them"
+
+
 def test_a_signal_is_answered_while_features_are_computed():
     config, parts = parts_of("train.eval_batch_size=20")
     stop, seen = StopFlag(), []

@@ -43,14 +43,13 @@ def run_job(task: Task, folder: Path, number: int) -> dict[str, Any] | LabError:
         config = schema.from_plain(task.plain)
         config.threads = config.threads or _threads_given()
         return _when_free(lambda: pipeline.run(config, folder, task.overrides, in_sweep=True, shared=_shares_machine()))
-    except Interrupted as error:
+    except (Interrupted, KeyboardInterrupt) as ending:
+        error = ending if isinstance(ending, Interrupted) else Interrupted("interrupted", signum=signal.SIGINT)
         if "SUBMITIT_EXECUTOR" in os.environ:
-            raise SystemExit(error.exit_code) from error
+            raise SystemExit(error.exit_code) from ending
         if not _in_a_process_of_its_own():
-            raise JobStopped(error) from error
+            raise JobStopped(error) from ending
         return error
-    except KeyboardInterrupt as error:
-        raise JobStopped(Interrupted("interrupted", signum=signal.SIGINT)) from error
     except LabError as error:
         _record(folder, error)
         return error.alone()
