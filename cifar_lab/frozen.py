@@ -21,6 +21,7 @@ from cifar_lab.data.features import FeatureBatches
 from cifar_lab.engine.features import compute_features
 from cifar_lab.engine.predict import BatchSource
 from cifar_lab.engine.stages import begin_epoch
+from cifar_lab.models import MODELS
 from cifar_lab.parts import Parts, build_batches
 from cifar_lab.signals import StopFlag
 
@@ -98,13 +99,16 @@ def compute_once(config: Config, parts: Parts, *, stop: StopFlag, progress: Call
 def _key(config: Config, parts: Parts) -> str:
     """All that features depend on, to the bit: images, what becomes of them, the layers before the head and how they compute."""
     state, train = parts.state, config.train
+    is_ours = MODELS[config.model.name].startswith(
+        "cifar_lab."
+    )  # of another's model all counts: what it embeds with is not known
     weights = sha256()
-    for name, value in state.model.state_dict().items():
-        if not name.startswith(_HEAD):
-            weights.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+    for name, value in (*state.model.named_parameters(), *state.model.named_buffers()):  # also those that are not saved
+        if not (is_ours and name.startswith(_HEAD)):
+            weights.update(name.encode() + value.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
     how = [str(state.device), state.precision, train.channels_last, train.deterministic, train.eval_batch_size]
     how.append(torch.get_num_threads())
-    seen = [parts.splits.digest, parts.normalization, config.data.input_size]
+    seen = [parts.splits.digest, parts.normalization, config.data.input_size, None if is_ours else config.seed]
     return storage.digest([asdict(config.model), weights.hexdigest(), how, seen])
 
 

@@ -34,6 +34,7 @@ _PLAIN_OF_RAY = {
     "remote": {"num_cpus", "num_gpus", "memory", "max_retries"},
 }
 
+_SUBMITITS_MIN = 60
 _A_WEEK_MIN = 7 * 24 * 60
 _TIMEOUTS = 10
 """How often a job that ran into its time limit is put back into the queue; it goes on from its last checkpoint."""
@@ -92,17 +93,17 @@ def _flat(node: Any, prefix: str) -> list[tuple[str, Any]]:
     return [pair for key, value in items for pair in _flat(value, f"{prefix}{key}.")]
 
 
-def defaults(target: str) -> list[str]:
+def defaults(settings: Mapping[str, Any]) -> list[str]:
     """Overrides that make a launcher fit for runs that continue by themselves; a person's own come behind and win.
 
     Args:
-        target: Of the launcher.
+        settings: ``hydra.launcher``; what a person's file has changed stays.
     """
-    if target == SLURM:
+    target = settings["_target_"]
+    if target == SLURM and settings.get("max_num_timeout") == 0:
         return [f"hydra.launcher.max_num_timeout={_TIMEOUTS}"]
-    if (
-        target == LOCAL
-    ):  # submitit's default is an hour, after which jobs would be begun again; nobody else waits for this machine
+    # submitit's is an hour, after which a job is begun again; nobody else waits for this machine.
+    if target == LOCAL and settings.get("timeout_min") == _SUBMITITS_MIN:
         return [f"hydra.launcher.timeout_min={_A_WEEK_MIN}"]
     if target == RAY:  # every run writes its own log; a hundred of them at once on one terminal help nobody
         return ["++hydra.launcher.ray.init.log_to_driver=false", "++hydra.launcher.ray.init.include_dashboard=false"]

@@ -13,7 +13,7 @@ from typing import Any
 
 from cifar_lab import storage, sweeping, sweeps
 from cifar_lab.display import say
-from cifar_lab.errors import Interrupted, SweepError
+from cifar_lab.errors import ConfigError, Interrupted, SweepError
 from cifar_lab.flags import quoted
 from cifar_lab.preview import measure_latency_alone, save_facts, show_preview
 from cifar_lab.study.design import PLAN, read_plan
@@ -65,7 +65,7 @@ def run_sweep(arguments: Sequence[str], config: Any, launcher: Any) -> list[Any]
     where = Path(config.hydra.sweep.dir)
     jobs = sweeps.plan(arguments, _search_dir(config), own=tuple(config.hydra.sweeper.params or ()))
     check_builders([job.config for job in jobs])
-    plan = sweeping.make_plan(where, jobs, name=asked.name, command=asked.command)
+    plan = sweeping.make_plan(where, jobs, name=asked.name, command=asked.command, redo=asked.redo)
     todo = sweeping.left_to_do(where, jobs, plan["code"])
     others = sweeping.of_other_code(where, jobs, plan["code"], redo=asked.redo)
     done = f", {len(jobs) - len(todo)} of them done already" if len(todo) < len(jobs) else ""
@@ -78,7 +78,8 @@ def run_sweep(arguments: Sequence[str], config: Any, launcher: Any) -> list[Any]
         say("nothing was started (--dry-run)")
         return []
     sweeping.set_aside(others)
-    plan = sweeping.make_plan(where, jobs, name=asked.name, command=asked.command)  # another command may have added to it
+    # Another command may have added to it while this one looked at its variants.
+    plan = sweeping.make_plan(where, jobs, name=asked.name, command=asked.command, redo=asked.redo)
     storage.write_json(where / PLAN, plan)
     save_facts(where, facts)
     try:
@@ -96,7 +97,7 @@ def run_sweep(arguments: Sequence[str], config: Any, launcher: Any) -> list[Any]
 
 @contextlib.contextmanager
 def _in_queue(where: Path, plan: dict[str, Any], todo: Sequence[sweeps.Job]) -> Iterator[None]:
-    """Within this the jobs are in a queue, and longer than that if a signal ends the waiting for them."""
+    """Within this the jobs are in a queue, and longer than that if something ends the waiting for them."""
     names = {job.name for job in todo}
     if not names:
         yield
@@ -104,10 +105,8 @@ def _in_queue(where: Path, plan: dict[str, Any], todo: Sequence[sweeps.Job]) -> 
     storage.write_json(where / PLAN, sweeping.mark_queued(plan, names, queued=True))
     try:
         yield
-    except Interrupted:
-        raise
-    except BaseException:
-        storage.write_json(where / PLAN, plan)  # the cluster did not take them
+    except ConfigError:  # the cluster did not take them
+        storage.write_json(where / PLAN, sweeping.mark_queued(read_plan(where), names, queued=False))
         raise
     storage.write_json(where / PLAN, sweeping.mark_queued(read_plan(where), names, queued=False))
 

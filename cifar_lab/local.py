@@ -1,5 +1,6 @@
 """Jobs of a plan on this machine: how many at once, with which device and threads each, and what is seen of them."""
 
+import functools
 import os
 import time
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from cifar_lab.cluster.gpus import visible_gpus
 from cifar_lab.display import LabConsole, duration
 from cifar_lab.errors import ConfigError, LabError
 from cifar_lab.plugins import plugin_files
-from cifar_lab.processes import Slot
+from cifar_lab.processes import Slot, apart
 from cifar_lab.signals import StopFlag
 from cifar_lab.sweeping import planned
 from cifar_lab.tracking import METRICS_FILE
@@ -56,6 +57,8 @@ def choose_slots(workers: int, count: int, device: str, threads: int) -> list[Sl
         ConfigError: More workers than the device that was named allows.
     """
     gpus = visible_gpus() if device in ("auto", "cuda") else []
+    if device == "auto" and gpus and not _cuda_works():
+        gpus = []
     if gpus:
         wanted = min(workers or len(gpus), count)
         share = threads or max(1, _cores() // wanted)
@@ -66,6 +69,13 @@ def choose_slots(workers: int, count: int, device: str, threads: int) -> list[Sl
         return [Slot(threads)]
     wanted = min(workers or max(1, min(_cores(), _free_bytes() // _BYTES_PER_WORKER)), count)
     return [Slot(threads or max(1, _cores() // wanted), shared=wanted > 1) for _ in range(wanted)]
+
+
+@functools.cache
+def _cuda_works() -> bool:
+    """Whether torch can use the GPUs that are seen: a driver may be too old for it. Asked in another process, since what
+    has begun CUDA no longer looks at CUDA_VISIBLE_DEVICES."""
+    return bool(apart("torch.cuda:is_available"))
 
 
 def _cores() -> int:

@@ -13,7 +13,7 @@ from cifar_lab import rules, runtime
 from cifar_lab.analysis.cost import model_cost
 from cifar_lab.config import Component, Config, DataConfig
 from cifar_lab.data import DATASETS
-from cifar_lab.data.augment import normalization
+from cifar_lab.data.augment import idle_settings, normalization
 from cifar_lab.data.batches import Batches
 from cifar_lab.data.sets import ImageSet, Progress, Splits, Stop
 from cifar_lab.engine.fit import steps_per_epoch
@@ -104,6 +104,9 @@ def build_parts(
     steps = steps_per_epoch(len(batches), train.accumulation_steps)
     with refusals("optimizer", config.optimizer.name):
         optimizer = build_optimizer(config.optimizer.name, model, **config.optimizer.settings)
+    for key, other in idle_settings(config.augment).items():
+        said = f"augment.{key}={getattr(config.augment, key)} with augment.{other}={getattr(config.augment, other)}"
+        notes.append(f"{said}: it changes nothing")
     if isinstance(optimizer, Muon) and not optimizer.has_matrices:
         notes.append(f"optimizer={config.optimizer.name}: no weight lies between hidden layers here, so its lr is used by none")
     with refusals("schedule", config.schedule.name):

@@ -65,9 +65,6 @@ def load_start(config: Config, model: nn.Module, *, stop: Stop | None = None, pr
     except CheckpointError as error:
         hint = "the features must be built as those in the file were"
         raise CheckpointError(f"model.weights={source}: {error.what}", hint=hint, kept="the file is untouched") from error
-    activation, theirs = config.model.settings.get("activation"), _ACTIVATIONS.get(config.model.name)
-    if activation != theirs:
-        notes.append(f"model.activation={activation}: the features were trained with {theirs}")
     return notes
 
 
@@ -105,6 +102,9 @@ def _read(config: Config, source: str, stop: Stop | None, progress: Progress | N
     notes = [f"features from {path.name}, trained on ImageNet; the head is new"]
     if config.data.normalize != "imagenet":
         notes.append(f"ImageNet weights expect data.normalize=imagenet; here it is {config.data.normalize}")
+    activation, theirs = config.model.settings.get("activation"), _ACTIVATIONS.get(config.model.name)
+    if theirs is not None and activation != theirs:
+        notes.append(f"model.activation={activation}: the features were trained with {theirs}")
     return _without(storage.read_listed(path), _THEIR_HEAD), notes
 
 

@@ -81,6 +81,7 @@ class Worker:
 
     def _open(self) -> None:
         context = server_context()
+        self.pid = 0
         self._pids = context.SimpleQueue()
         self.pool = ProcessPool(
             max_workers=1,
@@ -141,7 +142,7 @@ def _is_alive(pid: int) -> bool:
         return False
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, PermissionError):  # gone, or somebody else's by now
         return False
     return True
 

@@ -6,7 +6,6 @@ from typing import Any
 
 from cifar_lab.config import AugmentConfig, Component, Config, TrainConfig
 
-_NO_AUGMENT = AugmentConfig()
 BRING_NO_VAL = ("cifar10", "cifar100", "digits")
 """Data sets whose validation images are always held out of training; another may have its own, known once it is read."""
 
@@ -75,27 +74,14 @@ def check_patience(train: TrainConfig) -> None:
         )
 
 
-_AUGMENT_OF = {
-    "crop_padding_mode": ("crop_padding_px", lambda augment: augment.crop_padding_px > 0),
-    "flip_alternating": ("flip_probability", lambda augment: augment.flip_probability > 0),
-    "randaugment_ops": ("policy", lambda augment: augment.policy == "randaugment"),
-    "randaugment_magnitude": ("policy", lambda augment: augment.policy == "randaugment"),
-    "erase_min_area": ("erase_probability", lambda augment: augment.erase_probability > 0),
-    "erase_max_area": ("erase_probability", lambda augment: augment.erase_probability > 0),
-}
-"""Settings of ``augment`` that mean something with another one only, and when that is so."""
-
-
 def _check_augment(augment: AugmentConfig, batch_size: int) -> None:
     """Rules between keys of ``augment``, and with the batch that images are mixed in."""
-    for key, (other, is_used) in _AUGMENT_OF.items():
-        value = getattr(augment, key)
-        if value != getattr(_NO_AUGMENT, key) and not is_used(augment):
-            raise ValueError(f"augment.{key}={value} with augment.{other}={getattr(augment, other)}; it changes nothing")
     if augment.erase_min_area > augment.erase_max_area:
         raise ValueError(
             f"augment.erase_min_area={augment.erase_min_area}; must be at most augment.erase_max_area={augment.erase_max_area}"
         )
+    if augment.flip_alternating and augment.flip_probability == 0:
+        raise ValueError("augment.flip_alternating=true with augment.flip_probability=0; nothing is flipped")
     for key in ("mixup_alpha", "cutmix_alpha"):
         alpha = getattr(augment, key)
         if alpha > 0 and batch_size == 1:

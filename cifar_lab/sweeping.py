@@ -15,18 +15,26 @@ from cifar_lab.sweeps import Job
 from cifar_lab.workers import Task
 
 
-def make_plan(where: Path, jobs: Sequence[Job], *, name: str, command: str) -> dict[str, Any]:
+def make_plan(where: Path, jobs: Sequence[Job], *, name: str, command: str, redo: bool = False) -> dict[str, Any]:
     """Every job as it was composed; they run from this copy, whatever becomes of the files they came from.
 
     Runs of an earlier command that are in this folder, or still in a cluster's queue, stay part of it, and the order in
     which variants came in is kept: the first of them is the baseline unless ``study.baseline`` names another. Jobs that
     come in after the report has been written belong to a later round: whoever added them had seen what the others gave.
 
+    Args:
+        where: The sweep's folder.
+        jobs: Of the command.
+        name: Of the study or the folder.
+        command: As it was typed.
+        redo: Jobs that were left in a cluster's queue are taken for gone.
+
     Raises:
-        ResumeError: Runs of a variant would have other settings than those that are there.
+        ResumeError: Runs of a variant would have other settings than those that are there, or a job in a queue others.
         ConfigError: ``study.baseline``, or a variant, metric or class of a claim, is none.
     """
-    before = {job["name"]: job for job in read_plan(where)["jobs"]} if (where / PLAN).is_file() else {}
+    known = read_plan(where)["jobs"] if (where / PLAN).is_file() else []
+    before = {job["name"]: _without_mark(job) if redo or _has_ended(where / job["name"]) else job for job in known}
     wanted = {job.name for job in jobs}
     merged = {key: job for key, job in before.items() if key in wanted or (where / key).is_dir() or job.get("queued")}
     last = max((job["round"] for job in merged.values()), default=0)
@@ -58,10 +66,16 @@ def make_plan(where: Path, jobs: Sequence[Job], *, name: str, command: str) -> d
 
 def mark_queued(plan: dict[str, Any], names: Collection[str], *, queued: bool) -> dict[str, Any]:
     """A plan in which these jobs are in a cluster's queue, or no longer: there they read their settings when they begin."""
-    jobs = [
-        {key: value for key, value in job.items() if key != "queued"} if job["name"] in names else job for job in plan["jobs"]
-    ]
-    return {**plan, "jobs": [{**job, "queued": True} if queued and job["name"] in names else job for job in jobs]}
+    mark = {"queued": True} if queued else {}
+    return {**plan, "jobs": [{**_without_mark(job), **mark} if job["name"] in names else job for job in plan["jobs"]]}
+
+
+def _without_mark(job: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in job.items() if key != "queued"}
+
+
+def _has_ended(folder: Path) -> bool:
+    return runs.read_result(folder).get("status") in ("done", "failed")
 
 
 def _refuse_other_queued(where: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
@@ -71,7 +85,7 @@ def _refuse_other_queued(where: Path, old: Mapping[str, Any], new: Mapping[str, 
         key, was, wanted = changed[0]
         raise ResumeError(
             f"{where} holds another sweep: {old['name']} was given to the cluster with {key}={was}, not {wanted}",
-            hint="hydra.sweep.dir=DIR begins another sweep; scancel takes jobs out of Slurm's queue",
+            hint="hydra.sweep.dir=DIR begins another sweep; after scancel --redo takes the job for gone",
             kept="nothing was changed",
         )
 

@@ -115,7 +115,7 @@ def _start_sweep(flags: Flags) -> None:
     composed = schema.compose_raw(sweeps.first_job(parsed), flags.config_dir)
     schema.to_config(composed)
     own = sweeps.own_params(composed.hydra.sweeper.params or {}, parsed)
-    added = [*launcher_rules.defaults(composed.hydra.launcher._target_), *own]
+    added = [*launcher_rules.defaults(composed.hydra.launcher), *own]
     overrides = [*added, *flags.overrides]
     first = sweeps.first_job(parse_overrides(overrides, flags.config_dir))
     if added:

@@ -185,6 +185,26 @@ def test_the_next_run_takes_the_features_of_the_run_before_where_nothing_changed
     assert not frozen._LAST, "and none for a run that has no use for them"
 
 
+def test_features_of_anothers_model_are_its_own(monkeypatch):
+    """Weights in bf16, and a projection that no checkpoint holds, must not be taken for those of the run before."""
+    config, parts = parts_of()
+    model = parts.state.model
+    keys = {frozen._key(config, parts)}
+    model.register_buffer("projection", torch.zeros(3, dtype=torch.bfloat16), persistent=False)
+    keys.add(frozen._key(config, parts))
+    model.projection[1] = 1.0
+    keys.add(frozen._key(config, parts))
+    assert len(keys) == 3
+    with torch.no_grad():
+        model.head.weight += 1.0
+    assert frozen._key(config, parts) in keys, "the head has no part in them"
+    monkeypatch.setitem(frozen.MODELS, "mobilenet_v2", "theirs:mobilenet_v2")
+    assert frozen._key(config, parts) not in keys
+    keys.add(frozen._key(config, parts))
+    config.seed += 1
+    assert frozen._key(config, parts) not in keys
+
+
 def test_a_signal_is_answered_while_features_are_computed():
     config, parts = parts_of("train.eval_batch_size=20")
     stop, seen = StopFlag(), []

@@ -48,6 +48,21 @@ def test_what_is_typed_does_not_vouch_for_what_a_file_put_beside_it() -> None:
         )
 
 
+def test_what_a_persons_file_says_of_time_stays() -> None:
+    defaults = launcher_rules.defaults
+    assert defaults({"_target_": launcher_rules.SLURM, "max_num_timeout": 0}) == ["hydra.launcher.max_num_timeout=10"]
+    assert defaults({"_target_": launcher_rules.SLURM, "max_num_timeout": 3}) == []
+    assert defaults({"_target_": launcher_rules.LOCAL, "timeout_min": 60}) == ["hydra.launcher.timeout_min=10080"]
+    assert defaults({"_target_": launcher_rules.LOCAL, "timeout_min": 240}) == []
+
+
+@pytest.mark.skipif(importlib.util.find_spec("submitit") is None, reason="the extra slurm is not installed")
+def test_submitits_own_times_are_those_that_are_replaced() -> None:
+    config = importlib.import_module("hydra_plugins.hydra_submitit_launcher.config")
+    assert config.LocalQueueConf().timeout_min == 60
+    assert config.SlurmQueueConf().max_num_timeout == 0
+
+
 def test_plain_numbers_may_come_from_a_file_and_values_are_one_line() -> None:
     ray = {"init": {"address": None, "num_cpus": 4}, "remote": {"num_gpus": 1}}
     launcher_rules.refuse_settings_of_files({"_target_": launcher_rules.RAY, "ray": ray}, {})

@@ -12,6 +12,7 @@ from torch import nn
 
 from cifar_lab import costing, runtime, schema
 from cifar_lab.data import DATASETS
+from cifar_lab.data.augment import is_augmented
 from cifar_lab.data.sets import ImageSet
 from cifar_lab.data.splits import load_splits
 from cifar_lab.errors import ConfigError
@@ -40,6 +41,20 @@ def test_auto_is_fp32_where_the_optimizer_does_not_take_fp16(monkeypatch):
         parts_of("optimizer=sam", "train.precision=fp16")
     for optimizer, precision in (("sgd", "fp16"), ("sam", "fp32")):  # cost, previews and latency are those of the run
         assert costing.build(schema.compose(["data=digits", f"optimizer={optimizer}"]), 10).config.train.precision == precision
+
+
+def test_settings_of_an_augmentation_that_is_off_are_pointed_out_and_augment_nothing():
+    def built(*overrides: str):
+        config = schema.compose(["data=digits", "data.subset=60", *overrides])
+        return is_augmented(config.augment), build_parts(config, load_splits(config.data), CPU).notes
+
+    for setting, other in (
+        ("randaugment_magnitude=20", "policy=none"),
+        ("erase_max_area=0.5", "erase_probability=0.0"),
+        ("crop_padding_mode=reflect", "crop_padding_px=0"),
+    ):
+        assert built(f"augment.{setting}") == (False, [f"augment.{setting} with augment.{other}: it changes nothing"])
+    assert built("augment=randaugment", "augment.randaugment_magnitude=20") == (True, [])
 
 
 def test_a_rate_that_nothing_is_trained_at_is_pointed_out():

@@ -64,7 +64,7 @@ ROOMS: dict[str, set[str]] = {
     # 6: where configuration and parts are joined
     "pretrained": {*BASE, "data", "engine"},
     "parts": {*BASE, "analysis", "data", "engine", "models", "optim", "plugins", "pretrained", "rules", "runtime", "tables"},
-    "frozen": {*BASE, "data", "engine", "parts"},
+    "frozen": {*BASE, "data", "engine", "models", "parts"},
     "sittings": {*BASE, "memory", "tracking"},
     "outcome": {*BASE, "analysis", "data", "display", "engine", "frozen", "parts", "runs", "sittings", "tracking"},
     "pipeline": {

@@ -1,5 +1,6 @@
 """Every study that comes with the package: what it plans, from its file to its jobs."""
 
+import shutil
 from functools import cache
 from pathlib import Path
 
@@ -182,8 +183,8 @@ def test_runs_of_other_settings_do_not_join_a_variant(tmp_path):
 
 
 def test_jobs_in_a_queue_stay_in_the_plan_and_keep_their_settings(tmp_path):
-    def make(*words: str) -> dict:
-        plan = sweeping.make_plan(tmp_path, sweeps.plan([*SMOKE, *words]), name="it", command="cifar-lab train")
+    def make(*words: str, redo: bool = False) -> dict:
+        plan = sweeping.make_plan(tmp_path, sweeps.plan([*SMOKE, *words]), name="it", command="cifar-lab train", redo=redo)
         storage.write_json(tmp_path / "plan.json", plan)
         return {job["name"]: (job["config"]["train"]["epochs"], job.get("queued", False)) for job in plan["jobs"]}
 
@@ -198,6 +199,15 @@ def test_jobs_in_a_queue_stay_in_the_plan_and_keep_their_settings(tmp_path):
     plan = sweeping.mark_queued(storage.read_json(tmp_path / "plan.json"), {"seed=0"}, queued=False)
     storage.write_json(tmp_path / "plan.json", plan)
     assert make("seed=7,8", "train.epochs=3") == {"seed=1": (3, True), "seed=7": (3, False), "seed=8": (3, False)}
+    (tmp_path / "seed=1").mkdir()
+    storage.write_json(tmp_path / "seed=1" / "result.json", {"schema": 1, "status": "done"})
+    assert make("seed=7,8", "train.epochs=3")["seed=1"] == (3, False), "it has ended, though nobody waited for it"
+    shutil.rmtree(tmp_path / "seed=1")
+    plan = sweeping.mark_queued(storage.read_json(tmp_path / "plan.json"), {"seed=7"}, queued=True)
+    storage.write_json(tmp_path / "plan.json", plan)
+    with pytest.raises(ResumeError):
+        make("seed=7,8", "train.epochs=1")
+    assert make("seed=7,8", "train.epochs=1", redo=True) == {"seed=7": (1, False), "seed=8": (1, False)}, "after scancel"
 
 
 def test_seeds_that_come_after_the_report_are_a_later_round(tmp_path):

@@ -337,7 +337,7 @@ def test_a_search_over_a_folder_without_validation_images_says_so(tmp_path):
     fixed = ("train=smoke", "data=folder", f"data.root={tmp_path / 'pictures'}", "data.val_fraction=0", "train.batch_size=4")
     search = search_of("optimizer.lr=0.01,0.1", fixed=fixed)
     desk = desk_of(Path("one"), search)
-    with pytest.raises(ConfigError, match="data=folder brings no validation images, on which trials are judged"):
+    with pytest.raises(DataError, match="data=folder brings no validation images, on which trials are judged"):
         run_trial(desk, search, desk.take(1))
     assert states(desk) == ["RUNNING"]
 

@@ -18,7 +18,7 @@ import torch
 from rig import ROOT, SMOKE, Lab
 from torch import nn
 
-from cifar_lab import local, pipeline, processes, schema, workers
+from cifar_lab import local, pipeline, processes, runs, schema, workers
 from cifar_lab.config import Config, to_plain
 from cifar_lab.errors import ConfigError, DeviceError, ResourceError
 from cifar_lab.processes import Slot
@@ -188,6 +188,7 @@ def test_a_gpu_that_has_gone_uses_up_no_queue(monkeypatch, tmp_path):
     outcomes = run([Slot(1, "0"), Slot(1, "1"), Slot(1, "2")])
     assert [(outcome.name, outcome.error) for outcome in outcomes] == [(task.name, None) for task in tasks]
     assert {outcome.error.code for outcome in run([Slot(1, "1"), Slot(1, "2")])} == {"E-DEVICE"}, "nobody is left to do it"
+    assert {runs.read_result(task.folder)["error"]["code"] for task in tasks} == {"E-DEVICE"}
 
 
 def test_a_worker_with_a_gpu_never_trains_on_the_cpu():
@@ -209,6 +210,9 @@ def test_workers_share_the_cores(monkeypatch):
     assert choose(4, 2, "cpu", 0) == [Slot(4, shared=True)] * 2
     assert choose(4, 100, "cpu", 3) == [Slot(3, shared=True)] * 4
     monkeypatch.setattr(local, "visible_gpus", lambda: ["2", "5"])
+    monkeypatch.setattr(local, "_cuda_works", lambda: False)  # a driver that is too old for this torch
+    assert choose(4, 100, "auto", 0) == [Slot(2, shared=True)] * 4
+    monkeypatch.setattr(local, "_cuda_works", lambda: True)
     assert choose(0, 100, "auto", 0) == [Slot(4, "2"), Slot(4, "5")]
     assert [(slot.gpu, slot.shared) for slot in choose(4, 100, "cuda", 0)] == [("2", True), ("5", True)] * 2
     assert choose(0, 100, "cpu", 0)[0].gpu is None

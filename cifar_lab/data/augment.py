@@ -6,7 +6,9 @@ layouts, which is copied whole, and the layout that the model wants is there wit
 No operation here asks the device for a value, so nothing waits for it.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -79,9 +81,28 @@ def normalization(kind: str, train: ImageSet) -> tuple[tuple[float, ...], tuple[
     return mean, std
 
 
+_MEANS_NOTHING_WITHOUT: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "crop_padding_mode": ("crop_padding_px", lambda pixels: pixels > 0),
+    "randaugment_ops": ("policy", lambda policy: policy == "randaugment"),
+    "randaugment_magnitude": ("policy", lambda policy: policy == "randaugment"),
+    "erase_min_area": ("erase_probability", lambda chance: chance > 0),
+    "erase_max_area": ("erase_probability", lambda chance: chance > 0),
+}
+
+
+def idle_settings(config: AugmentConfig) -> dict[str, str]:
+    """Settings that somebody has set and that change nothing, and the one that makes them so."""
+    return {
+        key: other
+        for key, (other, is_on) in _MEANS_NOTHING_WITHOUT.items()
+        if getattr(config, key) != getattr(AugmentConfig(), key) and not is_on(getattr(config, other))
+    }
+
+
 def is_augmented(config: AugmentConfig) -> bool:
-    """Whether training images are changed at all; ``rules`` refuses settings that are out of use."""
-    return replace(config, name=AugmentConfig().name) != AugmentConfig()
+    """Whether training images are changed at all."""
+    plain = AugmentConfig()
+    return replace(config, name=plain.name, **{key: getattr(plain, key) for key in idle_settings(config)}) != plain
 
 
 def check_augment(config: AugmentConfig, height: int, width: int) -> None:

@@ -106,12 +106,19 @@ def _judge(search: Search, taken: Taken) -> Callable[[dict[str, Any]], None]:
 
     def judge(row: dict[str, Any]) -> None:
         value = row[search.metric]
+        if value is None and row["epoch"] % search.base["train"]["eval_every_epochs"] == 0:
+            raise _unjudged(search)
         if value is None or not math.isfinite(value):
             return
         if taken.report(row["epoch"], value):
             raise PrunedError(f"pruned after epoch {row['epoch']}: other trials were better by then")
 
     return judge
+
+
+def _unjudged(search: Search) -> DataError:
+    hint = "data.val_fraction=0.1 holds some out of training; it is another search, so also --name NAME"
+    return DataError(f"data={search.base['data']['name']} brings no validation images, on which trials are judged", hint=hint)
 
 
 def _known(folder: Path) -> dict[str, Any]:
@@ -131,10 +138,7 @@ def _tell(desk: Desk, search: Search, taken: Taken, result: dict[str, Any]) -> N
         return
     if result["metrics"]["val"] is None:  # known only now of a folder, or of a person's own data set
         desk.put_down(taken)
-        raise ConfigError(
-            f"data={search.base['data']['name']} brings no validation images, on which trials are judged",
-            hint="data.val_fraction=0.1",
-        )
+        raise _unjudged(search)
     value = result["metrics"]["val"][search.measure]
     if value is None or not math.isfinite(value):
         desk.give_back(taken, error=f"E-DIVERGED {search.metric} is {value}")
