@@ -99,9 +99,8 @@ def compute_once(config: Config, parts: Parts, *, stop: StopFlag, progress: Call
 def _key(config: Config, parts: Parts) -> str:
     """All that features depend on, to the bit: images, what becomes of them, the layers before the head and how they compute."""
     state, train = parts.state, config.train
-    is_ours = MODELS[config.model.name].startswith(
-        "cifar_lab."
-    )  # of another's model all counts: what it embeds with is not known
+    # Of another's model everything counts, and the seed: nobody knows what it embeds with.
+    is_ours = MODELS[config.model.name].startswith("cifar_lab.")
     weights = sha256()
     for name, value in (*state.model.named_parameters(), *state.model.named_buffers()):  # also those that are not saved
         if not (is_ours and name.startswith(_HEAD)):
