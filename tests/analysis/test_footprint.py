@@ -72,11 +72,3 @@ def test_a_step_trains_as_the_loop_does():
     for ours, theirs in zip(model.parameters(), copy, strict=True):
         torch.testing.assert_close(ours, theirs - 0.1 * theirs.grad * min(1.0, 0.5 / norm), rtol=1e-4, atol=1e-6)
         assert ours.grad is None
-
-
-def test_momentum_of_a_half_precision_step_begins_at_zero():
-    """Fused SGD leaves it unset in a first step that fp16's loss scale skips."""
-    model = nn.Linear(2, 2)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-    TrainingStep(model, optimizer, TrainConfig(), CPU, "fp16")
-    assert [buffer["momentum_buffer"].count_nonzero().item() for buffer in optimizer.state.values()] == [0, 0]
