@@ -21,7 +21,7 @@ from cifar_lab.config import Component, Config, DataConfig, TrainConfig
 from cifar_lab.errors import CheckpointError, ConfigError
 from cifar_lab.models.build import build_model
 from cifar_lab.optim.optimizers import build_optimizer
-from cifar_lab.parts import check_forward, precision_of, refusals
+from cifar_lab.parts import check_forward, known_size, precision_of, refusals
 from cifar_lab.saved import SavedRun
 
 SCHEMA = 1
@@ -89,7 +89,7 @@ def build(config: Config, num_classes: int, size: int = 0) -> Built:
     runtime.set_deterministic(config.train.deterministic)
     device = runtime.resolve_device(config.device)
     runtime.use_device(device)
-    size = size or config.data.input_size or (config.data.image_size if config.data.name == "folder" else 32)
+    size = size or known_size(config.data) or 32
     with refusals("model", config.model.name), torch.random.fork_rng([]):
         model = build_model(config.model.name, num_classes=num_classes, input_size=size, **config.model.settings)
     model = model.to(device=device)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from cifar_lab.config import flatten
 from cifar_lab.errors import ConfigError
 
 _SUBMITIT = "hydra_plugins.hydra_submitit_launcher.submitit_launcher"
@@ -53,9 +54,9 @@ def refuse_settings_of_files(settings: Mapping[str, Any], typed: Mapping[str, An
     for key, value in _flat(settings, ""):
         if isinstance(value, str) and any(ord(sign) < ord(" ") for sign in value):
             raise ConfigError(f"hydra.launcher.{key}={value!r}: must be one line")
-    known = dict(_leaves(typed, ""))
+    known = flatten(dict(typed))
     for key, value in _delicate(settings).items():
-        for leaf, found in _leaves(value, f"hydra.launcher.{key}"):  # a typed one does not vouch for others beside it
+        for leaf, found in flatten({f"hydra.launcher.{key}": value}).items():  # a typed one does not vouch for others beside it
             if leaf not in known or not _same(known[leaf], found):
                 raise ConfigError(
                     f"{leaf}: not allowed in a configuration file, it can run commands",
@@ -70,13 +71,6 @@ def _delicate(settings: Mapping[str, Any]) -> dict[str, Any]:
         values = (settings.get("ray") or {}).get(part) or {}
         found |= {f"ray.{part}.{key}": value for key, value in values.items() if key not in plain and value is not None}
     return found
-
-
-def _leaves(node: Any, key: str) -> list[tuple[str, Any]]:
-    """Full keys and values of nested dicts; lists are values."""
-    if not isinstance(node, Mapping):
-        return [(key, node)]
-    return [pair for part, value in node.items() for pair in _leaves(value, f"{key}.{part}".lstrip("."))]
 
 
 def _same(typed: Any, found: Any) -> bool:

@@ -104,11 +104,7 @@ def build_parts(
     steps = steps_per_epoch(len(batches), train.accumulation_steps)
     with refusals("optimizer", config.optimizer.name):
         optimizer = build_optimizer(config.optimizer.name, model, **config.optimizer.settings)
-    for key, other in idle_settings(config.augment).items():
-        said = f"augment.{key}={getattr(config.augment, key)} with augment.{other}={getattr(config.augment, other)}"
-        notes.append(f"{said}: it changes nothing")
-    if isinstance(optimizer, Muon) and not optimizer.has_matrices:
-        notes.append(f"optimizer={config.optimizer.name}: no weight lies between hidden layers here, so its lr is used by none")
+    notes += _without_effect(config, optimizer)
     with refusals("schedule", config.schedule.name):
         schedule = build_schedule(
             config.schedule.name,
@@ -119,6 +115,18 @@ def build_parts(
         )
     state = TrainState(model, optimizer, schedule, train, device=device, precision=train.precision)
     return Parts(splits, batches, val, state, cost, statistics, notes)
+
+
+def _without_effect(config: Config, optimizer: torch.optim.Optimizer) -> list[str]:
+    """A line on every setting that changes nothing in this run."""
+    augment = config.augment
+    notes = [
+        f"augment.{key}={getattr(augment, key)} with augment.{other}={getattr(augment, other)}: it changes nothing"
+        for key, other in idle_settings(augment).items()
+    ]
+    if isinstance(optimizer, Muon) and not optimizer.has_matrices:
+        notes.append(f"optimizer={config.optimizer.name}: no weight lies between hidden layers here, so its lr is used by none")
+    return notes
 
 
 def precision_of(config: Config, device: torch.device, model: nn.Module) -> str:
@@ -163,7 +171,7 @@ def check_builders(configs: Sequence[Config]) -> None:
     """
     seen: set[str] = set()
     for config in configs:
-        size = _known_size(config.data)
+        size = known_size(config.data)
         checks: list[tuple[str, Component, Callable[..., Any]]] = [
             ("optimizer", config.optimizer, partial(build_optimizer, model=nn.Linear(1, 1))),
             ("schedule", config.schedule, partial(build_schedule, lr=_base_lr(config), total_steps=100, steps_per_epoch=10)),
@@ -184,11 +192,11 @@ def check_builders(configs: Sequence[Config]) -> None:
                 continue
 
 
-def _known_size(data: DataConfig) -> int:
+def known_size(data: DataConfig) -> int:
     """Pixels a side that a model will see; 0: that is known when the data set is read."""
     if data.input_size or data.name == "folder":
         return data.input_size or data.image_size
-    return 32 if DATASETS[data.name].startswith("cifar_lab.data.") else 0
+    return 32 if DATASETS.get(data.name, "").startswith("cifar_lab.data.") else 0
 
 
 def _base_lr(config: Config) -> float:

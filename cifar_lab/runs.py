@@ -249,9 +249,9 @@ def is_result_of(result: Mapping[str, Any], config: Config, code: str) -> bool:
 
 
 def record_failure(folder: Path, error: LabError) -> None:
-    """Leave word of what ended a run that could not say so itself; a finished result stays."""
+    """Leave word of what ended a run, unless it has said so itself; a finished result stays."""
     known = read_result(folder)
-    if known.get("status") == "done":
+    if known.get("status") == "done" or (known.get("error") or {}).get("message") == error.what:
         return
     storage.make_folder(folder)
     record = {**known, "schema": RESULT_SCHEMA, "status": "failed", "metrics": None, "error": error.record()}

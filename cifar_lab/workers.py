@@ -155,7 +155,7 @@ class _Crew:
             else:
                 # A run that was asked to stop has not failed, even if it had no time to say so.
                 if isinstance(outcome.error, KilledError | JobTimeoutError | DeviceError) and not self.is_leaving:
-                    _record(task.folder, outcome.error)
+                    runs.record_failure(task.folder, outcome.error)
                 if isinstance(outcome.error, DeviceError):  # CUDA stays broken for the rest of a process
                     worker.renew()
                 self.outcomes[task.name] = outcome
@@ -171,12 +171,6 @@ class _Crew:
         until = time.monotonic() + GRACE_S
         while self.running and time.monotonic() < until:
             self.collect()
-
-
-def _record(folder: Path, error: LabError) -> None:
-    """Leave a word of what ended a run that could not say so itself."""
-    if (runs.read_result(folder).get("error") or {}).get("message") != error.what:
-        runs.record_failure(folder, error)
 
 
 def _has_gone(worker: Worker, error: LabError | None) -> bool:

@@ -44,7 +44,7 @@ ROOMS: dict[str, set[str]] = {
     # 4: reads folders
     "study": {*BASE, "analysis", "differing", "display", "paired"},
     # 5: settings; the tables of the rooms above are read, their code is not
-    "launcher_rules": {"errors"},
+    "launcher_rules": {"config", "errors"},
     "explain": {"errors", "launcher_rules"},
     "tables": {*BASE, "explain", "signatures", "analysis", "data", "models", "optim"},
     "plugins": {"errors", "signatures", "tables"},

@@ -51,11 +51,11 @@ def run_job(task: Task, folder: Path, number: int) -> dict[str, Any] | LabError:
             raise JobStopped(error) from ending
         return error
     except LabError as error:
-        _record(folder, error)
+        runs.record_failure(folder, error)
         return error.alone()
     except Exception as error:
         bug = LabError(f"this is a bug: {type(error).__name__}: {error}")
-        _record(folder, bug)
+        runs.record_failure(folder, bug)
         return bug
     finally:
         _give_back_memory()
@@ -132,9 +132,3 @@ def _when_free(run: Callable[[], dict[str, Any]]) -> dict[str, Any]:
             with StopFlag() as stop:
                 time.sleep(_POLL_S)
                 stop.check(f"waiting: {error.what}")
-
-
-def _record(folder: Path, error: LabError) -> None:
-    """Leave a word of what ended the job for whoever waits for it, unless the run itself has said it."""
-    if (runs.read_result(folder).get("error") or {}).get("message") != error.what:
-        runs.record_failure(folder, error)

@@ -31,16 +31,20 @@ class Muon(torch.optim.Optimizer):
 
     Attributes:
         rest: The same; it shares this optimiser's groups and state.
-        has_matrices: Whether there are any.
     """
 
     def __init__(self, matrices: list[dict[str, Any]], rest: torch.optim.Optimizer | None):
-        self.rest, self._num_matrix_groups, self.has_matrices = rest, len(matrices), bool(matrices)
+        self.rest, self._num_matrix_groups = rest, len(matrices)
         super().__init__([*matrices, *(rest.param_groups if rest is not None else [])], {})
         self._share()
         # As torch's fused optimisers: `found_inf` [] on the device leaves everything as it is where it is 1, and
         # `grad_scale` [] divides the gradients, so that nobody on the host has to wait to know whether to step.
         self._step_supports_amp_scaling = rest is None or getattr(rest, "_step_supports_amp_scaling", False)
+
+    @property
+    def has_matrices(self) -> bool:
+        """Whether there are any."""
+        return self._num_matrix_groups > 0
 
     def _share(self) -> None:
         """Let the other one see this optimiser's groups and state: what is set or loaded here holds there."""
