@@ -1,5 +1,6 @@
 """What several test files share: the real CIFAR-10, when it is at hand, a quiet torch, and the command line in-process."""
 
+import gc
 import os
 import shutil
 import signal
@@ -23,6 +24,18 @@ for _name in ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "PY_COLORS", "TTY_C
 os.environ["TERM"] = "xterm"
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # started in a script's background
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+_modules_frozen = 0
+
+
+def pytest_runtest_setup() -> None:
+    """Each run collects garbage before it measures its memory; libraries and thousands of tests are none."""
+    global _modules_frozen
+    if len(sys.modules) > _modules_frozen + 100:
+        gc.collect()
+        gc.freeze()
+        _modules_frozen = len(sys.modules)
 
 
 @pytest.fixture(scope="session")
