@@ -106,15 +106,15 @@ def folders(where: Path = REFERENCE) -> list[Path]:
 
 
 def rows(where: Path = REFERENCE) -> list[Row]:
-    """The evidence, seeds of one configuration together, in the order of the folders' names."""
-    found: dict[str, Row] = {}
+    """The evidence, seeds of one configuration on one machine together, in the order of the folders' names."""
+    found: dict[tuple[str, str], Row] = {}
     for folder in folders(where):
         overrides = (folder / "overrides.txt").read_text().splitlines()
         plain = yaml.safe_load((folder / "config.yaml").read_text())
-        key = storage.digest(without_seed(plain))
-        row = found.setdefault(key, Row([], [], overrides))
+        result = _result(folder)
+        row = found.setdefault((storage.digest(without_seed(plain)), _machine(result)), Row([], [], overrides))
         row.names.append(folder.name)
-        row.results.append(_result(folder))
+        row.results.append(result)
     return list(found.values())
 
 

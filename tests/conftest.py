@@ -38,6 +38,10 @@ def pytest_runtest_setup() -> None:
         _modules_frozen = len(sys.modules)
 
 
+def pytest_unconfigure() -> None:
+    gc.unfreeze()  # libraries count what is left at the end
+
+
 @pytest.fixture(scope="session")
 def cifar10_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder with the official CIFAR-10 in torchvision's layout; skips when there is none."""

@@ -72,6 +72,22 @@ def test_epochs_of_seeds_that_stopped_at_different_ones_are_a_range(tmp_path: Pa
     assert "| 20 to 25 epochs, " in reference.table(reference.rows(tmp_path))
 
 
+def test_seeds_of_another_machine_or_precision_have_a_row_of_their_own(tmp_path: Path) -> None:
+    """Their training times have no common mean."""
+    for name, precision, cpu in (
+        ("a", "fp32", "AMD EPYC"),
+        ("b", "bf16", "AMD EPYC"),
+        ("c", "bf16", "Xeon"),
+        ("d", "bf16", "Xeon"),
+    ):
+        evidence(tmp_path / name, ord(name), 0.6, ["experiment=d3_small_cnn"])
+        result = json.loads((tmp_path / name / "result.json").read_text())
+        result["precision"] = precision
+        result["environment"]["cpu"] = cpu
+        (tmp_path / name / "result.json").write_text(json.dumps(result))
+    assert [row.names for row in reference.rows(tmp_path)] == [["a"], ["b"], ["c", "d"]]
+
+
 def test_features_that_were_computed_first_count_as_training(tmp_path: Path) -> None:
     evidence(tmp_path / "a", 0, 0.86, ["experiment=d3_mobilenet_v2"])
     path = tmp_path / "a" / "result.json"
