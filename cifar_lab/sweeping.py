@@ -34,7 +34,8 @@ def make_plan(where: Path, jobs: Sequence[Job], *, name: str, command: str, redo
         ConfigError: ``study.baseline``, or a variant, metric or class of a claim, is none.
     """
     known = read_plan(where)["jobs"] if (where / PLAN).is_file() else []
-    before = {job["name"]: _without_mark(job) if redo or _has_ended(where / job["name"]) else job for job in known}
+    gone = {job["name"] for job in known if job.get("queued") and (redo or _has_ended(where / job["name"]))}
+    before = {job["name"]: _without_mark(job) if job["name"] in gone else job for job in known}
     wanted = {job.name for job in jobs}
     merged = {key: job for key, job in before.items() if key in wanted or (where / key).is_dir() or job.get("queued")}
     last = max((job["round"] for job in merged.values()), default=0)
