@@ -5,7 +5,7 @@ only the results in the jobs' folders are.
 """
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from cifar_lab.errors import ConfigError, Interrupted, SweepError
 from cifar_lab.flags import quoted
 from cifar_lab.preview import measure_latency_alone, save_facts, show_preview
 from cifar_lab.study.design import PLAN, read_plan
+from cifar_lab.underway import names_under_way, under_way
 
 _ONE_BY_ONE = "BasicLauncher"
 _ON_THIS_MACHINE = ("LabLauncher", _ONE_BY_ONE)
@@ -65,7 +66,7 @@ def run_sweep(arguments: Sequence[str], config: Any, launcher: Any) -> list[Any]
     where = Path(config.hydra.sweep.dir)
     jobs = sweeps.plan(arguments, _search_dir(config), own=tuple(config.hydra.sweeper.params or ()))
     check_builders([job.config for job in jobs])
-    plan = sweeping.make_plan(where, jobs, name=asked.name, command=asked.command, redo=asked.redo)
+    plan = _plan(where, jobs)
     todo = sweeping.left_to_do(where, jobs, plan["code"])
     others = sweeping.of_other_code(where, jobs, plan["code"], redo=asked.redo)
     done = f", {len(jobs) - len(todo)} of them done already" if len(todo) < len(jobs) else ""
@@ -78,12 +79,9 @@ def run_sweep(arguments: Sequence[str], config: Any, launcher: Any) -> list[Any]
         say("nothing was started (--dry-run)")
         return []
     sweeping.set_aside(others)
-    # Another command may have added to it while this one looked at its variants.
-    plan = sweeping.make_plan(where, jobs, name=asked.name, command=asked.command, redo=asked.redo)
-    storage.write_json(where / PLAN, plan)
-    save_facts(where, facts)
     try:
-        with _in_queue(where, plan, todo if kind == _QUEUED else ()):
+        with _taken(where, jobs, todo, queued=kind == _QUEUED):
+            save_facts(where, facts)
             _launch(launcher, todo)
     except Interrupted as error:
         done = sum(sweeping.outcome_of(where, job, plan["code"]).get("status") == "done" for job in jobs)
@@ -95,20 +93,44 @@ def run_sweep(arguments: Sequence[str], config: Any, launcher: Any) -> list[Any]
     return _finish(where, {job.name: sweeping.outcome_of(where, job, plan["code"]) for job in jobs})
 
 
+def _plan(where: Path, jobs: Sequence[sweeps.Job], *, tidy: bool = False) -> dict[str, Any]:
+    asked, others = ASKED.get(), names_under_way(where, tidy=tidy)
+    return sweeping.make_plan(where, jobs, name=asked.name, command=asked.command, redo=asked.redo, under_way=others)
+
+
 @contextlib.contextmanager
-def _in_queue(where: Path, plan: dict[str, Any], todo: Sequence[sweeps.Job]) -> Iterator[None]:
-    """Within this the jobs are in a queue, and longer than that if something ends the waiting for them."""
-    names = {job.name for job in todo}
+def _taken(where: Path, jobs: Sequence[sweeps.Job], todo: Sequence[sweeps.Job], *, queued: bool) -> Iterator[None]:
+    """Save the plan; within this what is to do is ours, whatever other commands plan in the same folder."""
+    with contextlib.ExitStack() as ours:
+        with storage.FolderLock(where, wait=True):
+            # Another command may have added to the plan while this one looked at its variants.
+            storage.write_json(where / PLAN, _plan(where, jobs, tidy=True))
+            ours.enter_context((_in_queue if queued else under_way)(where, {job.name for job in todo}))
+        yield
+
+
+@contextlib.contextmanager
+def _in_queue(where: Path, names: Collection[str]) -> Iterator[None]:
+    """Within this the jobs are in a queue, and longer than that if something ends the waiting for them.
+
+    The folder's lock is held by the caller when this begins.
+    """
     if not names:
         yield
         return
-    storage.write_json(where / PLAN, sweeping.mark_queued(plan, names, queued=True))
+    _mark_queued(where, names, queued=True)
     try:
         yield
     except ConfigError:  # the cluster did not take them
-        storage.write_json(where / PLAN, sweeping.mark_queued(read_plan(where), names, queued=False))
+        with storage.FolderLock(where, wait=True):
+            _mark_queued(where, names, queued=False)
         raise
-    storage.write_json(where / PLAN, sweeping.mark_queued(read_plan(where), names, queued=False))
+    with storage.FolderLock(where, wait=True):
+        _mark_queued(where, names, queued=False)
+
+
+def _mark_queued(where: Path, names: Collection[str], *, queued: bool) -> None:
+    storage.write_json(where / PLAN, sweeping.mark_queued(read_plan(where), names, queued=queued))
 
 
 def _launch(launcher: Any, todo: Sequence[sweeps.Job]) -> None:

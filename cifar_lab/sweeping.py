@@ -15,12 +15,15 @@ from cifar_lab.sweeps import Job
 from cifar_lab.workers import Task
 
 
-def make_plan(where: Path, jobs: Sequence[Job], *, name: str, command: str, redo: bool = False) -> dict[str, Any]:
+def make_plan(
+    where: Path, jobs: Sequence[Job], *, name: str, command: str, redo: bool = False, under_way: Collection[str] = ()
+) -> dict[str, Any]:
     """Every job as it was composed; they run from this copy, whatever becomes of the files they came from.
 
-    Runs of an earlier command that are in this folder, or still in a cluster's queue, stay part of it, and the order in
-    which variants came in is kept: the first of them is the baseline unless ``study.baseline`` names another. Jobs that
-    come in after the report has been written belong to a later round: whoever added them had seen what the others gave.
+    Runs of an earlier command that are in this folder, still in a cluster's queue or yet to be done by a command that is
+    at work stay part of it, and the order in which variants came in is kept: the first of them is the baseline unless
+    ``study.baseline`` names another. Jobs that come in after the report has been written belong to a later round: whoever
+    added them had seen what the others gave.
 
     Args:
         where: The sweep's folder.
@@ -28,16 +31,18 @@ def make_plan(where: Path, jobs: Sequence[Job], *, name: str, command: str, redo
         name: Of the study or the folder.
         command: As it was typed.
         redo: Jobs that were left in a cluster's queue are taken for gone.
+        under_way: Names of jobs that other commands are about to run.
 
     Raises:
-        ResumeError: Runs of a variant would have other settings than those that are there, or a job in a queue others.
+        ResumeError: Runs of a variant would have other settings than those that are there, or a job that waits others.
         ConfigError: ``study.baseline``, or a variant, metric or class of a claim, is none.
     """
     known = read_plan(where)["jobs"] if (where / PLAN).is_file() else []
     gone = {job["name"] for job in known if job.get("queued") and (redo or _has_ended(where / job["name"]))}
     before = {job["name"]: _without_mark(job) if job["name"] in gone else job for job in known}
     wanted = {job.name for job in jobs}
-    merged = {key: job for key, job in before.items() if key in wanted or (where / key).is_dir() or job.get("queued")}
+    stay = {*wanted, *under_way, *(key for key, job in before.items() if job.get("queued"))}
+    merged = {key: job for key, job in before.items() if key in stay or (where / key).is_dir()}
     last = max((job["round"] for job in merged.values()), default=0)
     now = last + 1 if merged and (where / REPORT).is_file() else last
     for job in jobs:
@@ -49,9 +54,14 @@ def make_plan(where: Path, jobs: Sequence[Job], *, name: str, command: str, redo
             "variant": job.variant,
             "round": before.get(job.name, {"round": now})["round"],
         }
-        if before.get(job.name, {}).get("queued"):
-            _refuse_other_queued(where, before[job.name], merged[job.name])
+        old = before.get(job.name, {})
+        if old.get("queued"):
+            hint = "after scancel --redo takes the job for gone"
+            _refuse_other_waiting(where, old, merged[job.name], "was given to the cluster", hint)
             merged[job.name]["queued"] = True
+        elif old and job.name in under_way:
+            hint = "the same after the other command has ended takes its place"
+            _refuse_other_waiting(where, old, merged[job.name], "is about to be run by another command", hint)
     _refuse_mixed_variants(where, list(merged.values()))
     check_claims(jobs[0].config.study, list(dict.fromkeys(job["variant"] for job in merged.values())))
     return {
@@ -79,14 +89,14 @@ def _has_ended(folder: Path) -> bool:
     return runs.read_result(folder).get("status") in ("done", "failed")
 
 
-def _refuse_other_queued(where: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    """A job that may be waiting in a queue would begin with other settings than it was submitted with."""
+def _refuse_other_waiting(where: Path, old: Mapping[str, Any], new: Mapping[str, Any], how: str, hint: str) -> None:
+    """A job that waits for its turn would begin with other settings than it was given."""
     changed = [change for change in runs.differences(old["config"], new["config"]) if not runs.may_change(change)]
     if changed and not (where / old["name"]).is_dir():  # of one that has begun its folder says more
         key, was, wanted = changed[0]
         raise ResumeError(
-            f"{where} holds another sweep: {old['name']} was given to the cluster with {key}={was}, not {wanted}",
-            hint="hydra.sweep.dir=DIR begins another sweep; after scancel --redo takes the job for gone",
+            f"{where} holds another sweep: {old['name']} {how} with {key}={was}, not {wanted}",
+            hint=f"hydra.sweep.dir=DIR begins another sweep; {hint}",
             kept="nothing was changed",
         )
 

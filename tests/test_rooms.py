@@ -60,7 +60,8 @@ ROOMS: dict[str, set[str]] = {
     "local": {*BASE, "cluster", "display", "plugins", "processes", "runs", "sweeping", "tracking", "workers"},
     "probing": {*BASE, "analysis", "costing", "data", "engine", "optim", "runtime", "schema"},
     "preview": {*BASE, "paired", "display", "local", "processes", "runs", "study", "sweeping", "sweeps"},
-    "launching": {*BASE, "cluster", "display", "flags", "parts", "preview", "saved", "study", "sweeping", "sweeps"},
+    "launching": {*BASE, "cluster", "display", "flags", "parts", "preview", "saved", "study", "sweeping", "sweeps", "underway"},
+    "underway": {*BASE},
     # 6: where configuration and parts are joined
     "pretrained": {*BASE, "data", "engine"},
     "parts": {*BASE, "analysis", "data", "engine", "models", "optim", "plugins", "pretrained", "rules", "runtime", "tables"},
