@@ -98,7 +98,7 @@ def test_a_cancelled_job_can_be_run_again(env: dict[str, str], slurm: Slurm, tmp
 )
 def test_a_requeued_job_continues_in_its_folder(env: dict[str, str], slurm: Slurm, tmp_path: Path, how: tuple[str, ...]) -> None:
     folder = tmp_path / "sweep" / "seed=0"
-    waiting = start(tmp_path, env, "train", "-m", *LONG, "seed=0,1", *SLURM)
+    waiting = start(tmp_path, env, "train", "-m", *LONG, "train.epochs=600", "seed=0,1", *SLURM)
     until(lambda: rows(folder) > 3, what="three epochs of seed 0")
     slurm(*how, next(job for job in job_ids(slurm) if job.endswith("_0")))
     until(lambda: (folder / "result.json").is_file(), what="the word of the stopped run")
@@ -107,7 +107,7 @@ def test_a_requeued_job_continues_in_its_folder(env: dict[str, str], slurm: Slur
     assert code == 0, out
     assert statuses(tmp_path / "sweep") == {"seed=0": "done", "seed=1": "done"}
     assert (folder / "run.log").read_text().count("continuing from") == 1
-    assert rows(folder) == 150
+    assert rows(folder) == 600
 
 
 def test_a_queued_job_refuses_other_code_and_keeps_its_settings(env: dict[str, str], slurm: Slurm, tmp_path: Path) -> None:
