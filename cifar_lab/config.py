@@ -162,6 +162,9 @@ class TrainConfig:
     keep: str = _setting(
         "all", "checkpoints left behind by a finished run: all (last two and best), best or none", choices=("all", "best", "none")
     )
+    keep_features: bool = _setting(
+        True, "keep a frozen model's features in the cache folder (up to 4 GiB of them), for later runs and one that goes on"
+    )
 
 
 @dataclass

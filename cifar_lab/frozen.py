@@ -1,29 +1,40 @@
 """A model with frozen features, and images that stay as they are: the features are computed once, not every epoch.
 
 The head is then trained on them by the same loop, which takes them for images; the model passes them on
-to its head. Nothing else differs: checkpoints hold the whole model, and a run that goes on computes them anew, but for
-the next run of the same process, as in a sweep, which takes those of the run before where nothing has changed.
-A model that is frozen in its first epochs only gets features in these and images afterwards.
+to its head. Nothing else differs: checkpoints hold the whole model, and a run that goes on finds its features where the
+first sitting left them (``kept_features.py``) or computes them anew. The next run of the same process, as in a sweep,
+takes those of the run before where nothing has changed. A model that is frozen in its first epochs only gets features in
+these and images afterwards.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
 
 import torch
 from torch import Tensor, nn
 
-from cifar_lab import storage
+from cifar_lab import runtime, storage
 from cifar_lab.config import Config
 from cifar_lab.data.augment import is_augmented
 from cifar_lab.data.features import FeatureBatches
+from cifar_lab.data.sets import Progress
 from cifar_lab.engine.features import compute_features
 from cifar_lab.engine.predict import BatchSource
 from cifar_lab.engine.stages import begin_epoch
+from cifar_lab.kept_features import place_of
 from cifar_lab.models import MODELS
 from cifar_lab.parts import Parts, build_batches
+from cifar_lab.plugins import plugin_files
+from cifar_lab.runs import code_digest
 from cifar_lab.signals import StopFlag
+
+BySplit = dict[str, tuple[Tensor, Tensor]]
+
+_SPLITS, _PAIR = ("train", "val"), ("features", "labels")
+_HEAD = "head."
+"""What the names of the tensors begin with that ``embed`` does not use."""
 
 
 @dataclass
@@ -32,24 +43,24 @@ class Features:
 
     Attributes:
         by_split: Features [N, D] and labels int64 [N] of ``train`` and ``val``; empty where the model sees images.
-        seconds: That computing them took.
-        again: Whether they are those of the run before.
+        seconds: That computing them took, whoever did.
+        source: Whose they are, in words; empty if they were computed now.
+        trouble: What was wrong with keeping them, in words.
     """
 
-    by_split: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    by_split: BySplit = field(default_factory=dict)
     seconds: float = 0.0
-    again: bool = False
+    source: str = ""
+    trouble: str = ""
 
     def summary(self) -> str:
         """One line for the log."""
         names = {"train": "training", "val": "validation"}
         counts = " and ".join(f"{len(labels):,} {names[split]} images" for split, (_, labels) in self.by_split.items())
         said = f"features of {counts} computed once, in {self.seconds:.1f} s"
-        return f"{said}, by the run before in this process" if self.again else said
+        return ", ".join(part for part in (said, self.source) if part) + (f"; {self.trouble}" if self.trouble else "")
 
 
-_HEAD = "head."
-"""What the names of the tensors begin with that ``embed`` does not use."""
 _LAST: dict[str, Features] = {}
 """Those of the run before, by all that they depend on; features of another run make room first."""
 
@@ -60,23 +71,61 @@ def may_compute_once(config: Config, parts: Parts) -> bool:
     return bool(getattr(model, "frozen", False)) and hasattr(model, "embed") and not is_augmented(config.augment)
 
 
-def compute_once(config: Config, parts: Parts, *, stop: StopFlag, progress: Callable[[str, int, int], None]) -> Features:
+def compute_once(config: Config, parts: Parts, *, stop: StopFlag, progress: Progress) -> Features:
     """The features of the training and validation images, by the model as it is now; none where they would change in the
     next epoch.
 
     Raises:
         Interrupted: ``stop`` was set.
     """
-    features, began = Features(), time.perf_counter()
     begin_epoch(parts.state.model, parts.state.progress.epochs_done + 1)
     if not may_compute_once(config, parts):
         _LAST.clear()
-        return features
-    state, key = parts.state, _key(config, parts)
+        return Features()
+    key = _key(config, parts)
     if key in _LAST:
-        return replace(_LAST[key], again=True)
+        return replace(_LAST[key], source="by the run before in this process", trouble="")
     _LAST.clear()  # before the next: both need not fit
-    for split, images in (("train", parts.splits.train), ("val", parts.splits.val)):
+    if config.train.keep_features:
+        features = _kept_or_computed(config, parts, key, stop=stop, progress=progress)
+    else:
+        features = _computed(config, parts, stop=stop, progress=progress)
+    _LAST[key] = features
+    return features
+
+
+def _kept_or_computed(config: Config, parts: Parts, key: str, *, stop: StopFlag, progress: Progress) -> Features:
+    """Those on the disk, or new ones, which are kept there; of several processes that want the same one computes them."""
+    record = runtime.environment_record(parts.state.device)
+    here = [record.get(name) for name in ("packages", "torch_build", "numerics", "cpu", "cpu_bf16", "gpu")]
+
+    def while_waiting() -> None:
+        what = "features that another run computes"
+        stop.check(what, kept="all checkpoints")
+        progress(what, 0, len(parts.splits.train))
+
+    with place_of(storage.digest([key, here, code_digest(plugin_files())]), stop=while_waiting) as place:
+        if found := place.read():
+            tensors, seconds = found
+            return Features(_by_split(tensors), seconds, source=f"read from {place.folder}")
+        features = _computed(config, parts, stop=stop, progress=progress)
+        place.keep(_by_name(features.by_split), features.seconds)
+        return replace(features, trouble=place.trouble)
+
+
+def _by_name(by_split: BySplit) -> dict[str, Tensor]:
+    return {f"{split}.{what}": value for split, pair in by_split.items() for what, value in zip(_PAIR, pair, strict=True)}
+
+
+def _by_split(tensors: Mapping[str, Tensor]) -> BySplit:
+    pairs = {split: tuple(tensors.get(f"{split}.{what}") for what in _PAIR) for split in _SPLITS}
+    return {split: (x, y) for split, (x, y) in pairs.items() if x is not None and y is not None}
+
+
+def _computed(config: Config, parts: Parts, *, stop: StopFlag, progress: Progress) -> Features:
+    features, state, began = Features(), parts.state, time.perf_counter()
+    for split in _SPLITS:
+        images = getattr(parts.splits, split)
         if images is None:
             continue
         what = f"features of {len(images):,} {split} images"
@@ -92,7 +141,6 @@ def compute_once(config: Config, parts: Parts, *, stop: StopFlag, progress: Call
             state.model, batches, device=state.device, precision=state.precision, stop=stop_if_asked, progress=show
         )
     features.seconds = time.perf_counter() - began
-    _LAST[key] = features
     return features
 
 

@@ -20,7 +20,7 @@ from cifar_lab.errors import CheckpointError, LabError, ResumeError
 RESULT_SCHEMA = 1
 PLACES = (
     *("data.root", "data.download", "data.sources", "device", "threads", "tracker", "sweep", "study"),
-    *("train.keep", "train.checkpoint_every_s", "train.latency_s"),
+    *("train.keep", "train.keep_features", "train.checkpoint_every_s", "train.latency_s"),
 )
 """Keys that say where and with what a run runs, not what it computes: no part of the configuration digest."""
 

@@ -54,6 +54,11 @@ def tiny_mobilenet():
         yield
 
 
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
 class Rows(list):
     """Takes what a tracker takes and keeps the rows, without what a clock says."""
 

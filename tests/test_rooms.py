@@ -65,7 +65,8 @@ ROOMS: dict[str, set[str]] = {
     # 6: where configuration and parts are joined
     "pretrained": {*BASE, "data", "engine"},
     "parts": {*BASE, "analysis", "data", "engine", "models", "optim", "plugins", "pretrained", "rules", "runtime", "tables"},
-    "frozen": {*BASE, "data", "engine", "models", "parts"},
+    "kept_features": {*BASE, "data"},
+    "frozen": {*BASE, "data", "engine", "kept_features", "models", "parts", "plugins", "runs", "runtime"},
     "sittings": {*BASE, "memory", "tracking"},
     "outcome": {*BASE, "analysis", "data", "display", "engine", "frozen", "parts", "runs", "sittings", "tracking"},
     "pipeline": {

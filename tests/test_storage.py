@@ -506,6 +506,21 @@ def test_a_lock_on_a_file_that_has_lost_its_name_is_none(tmp_path, monkeypatch):
             pass
 
 
+def test_a_holder_may_remove_the_folder_that_others_wait_for(tmp_path):
+    folder = tmp_path / "new"
+    with contextlib.ExitStack() as held:
+        held.enter_context(storage.FolderLock(folder))
+
+        def stop():
+            storage.remove_folder(folder)
+            held.close()
+
+        with storage.FolderLock(folder, wait=True, stop=stop):
+            assert (folder / storage.LOCK_NAME).is_file()
+            with pytest.raises(LockedError), storage.FolderLock(folder):
+                pass
+
+
 def test_a_child_process_does_not_inherit_the_lock(tmp_path):
     code = "import time; print('ready', flush=True); time.sleep(30)"
     with storage.FolderLock(tmp_path):

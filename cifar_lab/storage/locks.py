@@ -19,7 +19,7 @@ class FolderLock:
 
     The lock lives on ``folder/.lock``, which stays there. Its text (host, pid, since) only words
     the message. A dead holder holds nothing, on whatever node it was. Where somebody deleted the file
-    while we waited for it, the one that has the name now is taken.
+    or the folder while we waited for it, the one that has the name now is taken.
 
     Args:
         folder: Created if missing.
@@ -39,7 +39,6 @@ class FolderLock:
 
     def __enter__(self) -> "FolderLock":
         with disk_errors(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
             descriptor = self._open()
             while not self._has_the_name(descriptor):
                 os.close(descriptor)
@@ -54,7 +53,7 @@ class FolderLock:
 
     def _open(self) -> int:
         """Open the lock's file, take the lock and write down who has it."""
-        descriptor = os.open(self.folder / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        descriptor = self._open_file()
         try:
             while not self._try(descriptor):
                 if self.stop is not None:
@@ -67,6 +66,14 @@ class FolderLock:
             os.close(descriptor)
             raise
         return descriptor
+
+    def _open_file(self) -> int:
+        while True:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            try:
+                return os.open(self.folder / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            except FileNotFoundError:  # whoever had the lock removed the folder
+                continue
 
     def _has_the_name(self, descriptor: int) -> bool:
         """Whether the locked file is the one that others would open."""
