@@ -7,10 +7,12 @@ takes those of the run before where nothing has changed. A model that is frozen 
 these and images afterwards.
 """
 
+import os
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +26,7 @@ from cifar_lab.engine.features import compute_features
 from cifar_lab.engine.predict import BatchSource
 from cifar_lab.engine.stages import begin_epoch
 from cifar_lab.kept_features import place_of
-from cifar_lab.models import MODELS
+from cifar_lab.models import ACTIVATIONS, MODELS
 from cifar_lab.parts import Parts, build_batches
 from cifar_lab.plugins import plugin_files
 from cifar_lab.runs import code_digest
@@ -61,6 +63,8 @@ class Features:
         return ", ".join(part for part in (said, self.source) if part) + (f"; {self.trouble}" if self.trouble else "")
 
 
+_CODE = code_digest()
+"""Of what this process has imported; a worker of a sweep is the copy of one that may have begun before files were changed."""
 _LAST: dict[str, Features] = {}
 """Those of the run before, by all that they depend on; features of another run make room first."""
 
@@ -86,7 +90,7 @@ def compute_once(config: Config, parts: Parts, *, stop: StopFlag, progress: Prog
     if key in _LAST:
         return replace(_LAST[key], source="by the run before in this process", trouble="")
     _LAST.clear()  # before the next: both need not fit
-    if config.train.keep_features:
+    if config.train.keep_features and _is_built_in(config):
         features = _kept_or_computed(config, parts, key, stop=stop, progress=progress)
     else:
         features = _computed(config, parts, stop=stop, progress=progress)
@@ -97,20 +101,28 @@ def compute_once(config: Config, parts: Parts, *, stop: StopFlag, progress: Prog
 def _kept_or_computed(config: Config, parts: Parts, key: str, *, stop: StopFlag, progress: Progress) -> Features:
     """Those on the disk, or new ones, which are kept there; of several processes that want the same one computes them."""
     record = runtime.environment_record(parts.state.device)
-    here = [record.get(name) for name in ("packages", "torch_build", "numerics", "cpu", "cpu_bf16", "gpu")]
+    here: list[Any] = [record.get(name) for name in ("platform", "packages", "torch_build", "numerics", "cpu", "cpu_bf16", "gpu")]
+    here += [os.environ.get(name) for name in ("ONEDNN_DEFAULT_FPMATH_MODE", "NVIDIA_TF32_OVERRIDE")]
 
     def while_waiting() -> None:
         what = "features that another run computes"
         stop.check(what, kept="all checkpoints")
         progress(what, 0, len(parts.splits.train))
 
-    with place_of(storage.digest([key, here, code_digest(plugin_files())]), stop=while_waiting) as place:
+    with place_of(storage.digest([key, here, _CODE, code_digest(plugin_files())]), stop=while_waiting) as place:
         if found := place.read():
             tensors, seconds = found
             return Features(_by_split(tensors), seconds, source=f"read from {place.folder}")
         features = _computed(config, parts, stop=stop, progress=progress)
         place.keep(_by_name(features.by_split), features.seconds)
         return replace(features, trouble=place.trouble)
+
+
+def _is_built_in(config: Config) -> bool:
+    """Whether all of the model is ours or torch's. Of parts from elsewhere nobody knows which files they are made of."""
+    activation = config.model.settings.get("activation")
+    rows = [MODELS[config.model.name], ACTIVATIONS.get(str(activation), "torch.") if activation is not None else "torch."]
+    return all(row.startswith(("cifar_lab.", "torch.")) for row in rows)
 
 
 def _by_name(by_split: BySplit) -> dict[str, Tensor]:
@@ -154,7 +166,7 @@ def _key(config: Config, parts: Parts) -> str:
         if not (is_ours and name.startswith(_HEAD)):
             weights.update(name.encode() + value.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
     how = [str(state.device), state.precision, train.channels_last, train.deterministic, train.eval_batch_size]
-    how.append(torch.get_num_threads())
+    how.append(torch.get_num_threads() if state.device.type == "cpu" else 0)
     seen = [parts.splits.digest, parts.normalization, config.data.input_size, None if is_ours else config.seed]
     return storage.digest([asdict(config.model), weights.hexdigest(), how, seen])
 

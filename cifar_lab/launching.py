@@ -57,6 +57,7 @@ def run_sweep(arguments: Sequence[str], config: Any, launcher: Any) -> list[Any]
 
     Raises:
         ConfigError: A job is not acceptable; none has started.
+        CodeError: Runs in the folder, or a command at work there, are of other code.
         SweepError: Some jobs failed; the others are done.
         Interrupted: A signal came; the same command goes on.
     """
@@ -66,7 +67,7 @@ def run_sweep(arguments: Sequence[str], config: Any, launcher: Any) -> list[Any]
     where = Path(config.hydra.sweep.dir)
     jobs = sweeps.plan(arguments, _search_dir(config), own=tuple(config.hydra.sweeper.params or ()))
     check_builders([job.config for job in jobs])
-    plan = _plan(where, jobs)
+    plan = _plan(where, jobs, names_under_way(where))
     todo = sweeping.left_to_do(where, jobs, plan["code"])
     others = sweeping.of_other_code(where, jobs, plan["code"], redo=asked.redo)
     done = f", {len(jobs) - len(todo)} of them done already" if len(todo) < len(jobs) else ""
@@ -88,13 +89,15 @@ def run_sweep(arguments: Sequence[str], config: Any, launcher: Any) -> list[Any]
         error.kept = f"{done} of {len(jobs)} jobs done in {where}"
         error.hint = error.hint or f"the same command goes on where this stopped; `cifar-lab report {where}` shows what there is"
         raise
-    if here:  # latency of a machine that did not run the jobs would stand beside what they measured
+    # Latency of a machine that did not run the jobs would stand beside what they measured; the last of several commands
+    # measures it, when nothing else runs.
+    if here and not names_under_way(where):
         measure_latency_alone(where, jobs)
     return _finish(where, {job.name: sweeping.outcome_of(where, job, plan["code"]) for job in jobs})
 
 
-def _plan(where: Path, jobs: Sequence[sweeps.Job], *, tidy: bool = False) -> dict[str, Any]:
-    asked, others = ASKED.get(), names_under_way(where, tidy=tidy)
+def _plan(where: Path, jobs: Sequence[sweeps.Job], others: Collection[str]) -> dict[str, Any]:
+    asked = ASKED.get()
     return sweeping.make_plan(where, jobs, name=asked.name, command=asked.command, redo=asked.redo, under_way=others)
 
 
@@ -104,7 +107,9 @@ def _taken(where: Path, jobs: Sequence[sweeps.Job], todo: Sequence[sweeps.Job], 
     with contextlib.ExitStack() as ours:
         with storage.FolderLock(where, wait=True):
             # Another command may have added to the plan while this one looked at its variants.
-            storage.write_json(where / PLAN, _plan(where, jobs, tidy=True))
+            others = names_under_way(where, tidy=True)
+            sweeping.refuse_other_code(where, others)
+            storage.write_json(where / PLAN, _plan(where, jobs, others))
             ours.enter_context((_in_queue if queued else under_way)(where, {job.name for job in todo}))
         yield
 

@@ -125,7 +125,8 @@ def _spread(done: Iterable[Sequence[Mapping[str, Any]]]) -> tuple[float, bool]:
 def save_facts(where: Path, facts: Mapping[str, Mapping[str, Any]]) -> None:
     """Write down facts of variants, beside those that are known already."""
     if facts:
-        storage.write_json(where / FACTS, {"schema": 1, "variants": {**read_facts(where), **facts}})
+        with storage.FolderLock(where, wait=True):  # other commands at work in the folder add theirs
+            storage.write_json(where / FACTS, {"schema": 1, "variants": {**read_facts(where), **facts}})
 
 
 def measure_latency_alone(where: Path, jobs: Sequence[Job]) -> None:

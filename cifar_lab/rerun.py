@@ -92,7 +92,8 @@ def _config(old: SavedRun, places: Sequence[str]) -> Config:
                 f"{override}: a rerun changes nothing but places",
                 hint=f"places are {', '.join(runs.PLACES)}; `cifar-lab train` changes the rest",
             )
-    return schema.from_plain(old.config, places)
+    fresh = "train.keep_features=false"  # else it would read what the run itself has written
+    return schema.from_plain(old.config, [fresh, *places])
 
 
 def _surroundings(config: Config) -> dict[str, Any]:

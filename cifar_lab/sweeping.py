@@ -56,11 +56,11 @@ def make_plan(
         }
         old = before.get(job.name, {})
         if old.get("queued"):
-            hint = "after scancel --redo takes the job for gone"
+            hint = "hydra.sweep.dir=DIR begins another sweep; after scancel --redo takes the job for gone"
             _refuse_other_waiting(where, old, merged[job.name], "was given to the cluster", hint)
             merged[job.name]["queued"] = True
         elif old and job.name in under_way:
-            hint = "the same after the other command has ended takes its place"
+            hint = "hydra.sweep.dir=DIR begins another sweep"
             _refuse_other_waiting(where, old, merged[job.name], "is about to be run by another command", hint)
     _refuse_mixed_variants(where, list(merged.values()))
     check_claims(jobs[0].config.study, list(dict.fromkeys(job["variant"] for job in merged.values())))
@@ -73,6 +73,20 @@ def make_plan(
         "study": to_plain(jobs[0].config)["study"],
         "jobs": list(merged.values()),
     }
+
+
+def refuse_other_code(where: Path, under_way: Collection[str]) -> None:
+    """One plan has one code, and jobs of a command at work that have not begun will look at it.
+
+    Raises:
+        CodeError: Other commands are about to run jobs of other code than this.
+    """
+    if under_way and (where / PLAN).is_file() and read_plan(where)["code"] != runs.code_digest(plugin_files()):
+        raise CodeError(
+            f"another command at work in {where} runs other code than this",
+            hint="wait for it to end; hydra.sweep.dir=DIR begins another sweep",
+            kept="nothing was changed",
+        )
 
 
 def mark_queued(plan: dict[str, Any], names: Collection[str], *, queued: bool) -> dict[str, Any]:
@@ -96,7 +110,7 @@ def _refuse_other_waiting(where: Path, old: Mapping[str, Any], new: Mapping[str,
         key, was, wanted = changed[0]
         raise ResumeError(
             f"{where} holds another sweep: {old['name']} {how} with {key}={was}, not {wanted}",
-            hint=f"hydra.sweep.dir=DIR begins another sweep; {hint}",
+            hint=hint,
             kept="nothing was changed",
         )
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from cifar_lab import storage
-from cifar_lab.errors import LockedError
+from cifar_lab.errors import DiskError
 
 _FOLDER, _JOBS = ".underway", "jobs.json"
 
@@ -31,12 +31,12 @@ def under_way(where: Path, names: Iterable[str]) -> Iterator[None]:
         yield
         return
     own = where / _FOLDER / f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-    with storage.FolderLock(own, wait=True):  # somebody may be trying it just now
-        storage.write_json(own / _JOBS, names)
-        try:
+    try:
+        with storage.FolderLock(own, wait=True):  # somebody may be looking just now
+            storage.write_json(own / _JOBS, names)
             yield
-        finally:
-            storage.remove_folder(own)
+    finally:
+        _remove(own)
 
 
 def names_under_way(where: Path, *, tidy: bool = False) -> set[str]:
@@ -48,13 +48,15 @@ def names_under_way(where: Path, *, tidy: bool = False) -> set[str]:
     """
     found: set[str] = set()
     for folder in sorted((where / _FOLDER).glob("*")):
-        if storage.is_leftover(folder):  # it ends just now
-            continue
-        try:
-            with storage.FolderLock(folder):
-                if tidy:
-                    storage.remove_folder(folder)
-        except LockedError:
+        if storage.is_locked(folder):
             with contextlib.suppress(FileNotFoundError):  # it begins or ends just now
                 found.update(storage.read_json(folder / _JOBS))
+        elif tidy and folder.is_dir():
+            _remove(folder)
     return found
+
+
+def _remove(folder: Path) -> None:
+    """Nothing depends on it: what somebody removed, or a file system that will not let go of, is no error."""
+    with contextlib.suppress(DiskError):
+        storage.remove_folder(folder)

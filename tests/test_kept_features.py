@@ -1,9 +1,11 @@
 """Features on the disk: the same bytes as computed ones, only where nothing has changed, and never in the way of a run."""
 
+import shutil
 import threading
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 from rig import SMOKE
 
@@ -72,11 +74,27 @@ def test_the_next_command_reads_what_the_first_computed(cache, computed):
     assert again.source == ""
 
 
-@pytest.mark.parametrize("other", ["data.subset=50", "train.eval_batch_size=7", "model.activation=relu", "code", "machine"])
-def test_what_has_changed_is_computed_anew(computed, monkeypatch, other):
+@pytest.mark.parametrize(
+    "other",
+    [
+        "data.subset=50",
+        "train.eval_batch_size=7",
+        "model.activation=relu",
+        "data.normalize=unit",
+        "data.label_noise=0.5",
+        "train.precision=bf16",
+        "code",
+        "plugin",
+        "machine",
+    ],
+)
+def test_what_has_changed_is_computed_anew(tmp_path, computed, monkeypatch, other):
     another_run()
     if other == "code":
-        monkeypatch.setattr(frozen, "code_digest", lambda _: "another")
+        monkeypatch.setattr(frozen, "_CODE", "another")
+    if other == "plugin":
+        (tmp_path / "mine.py").write_text("")
+        monkeypatch.setattr(frozen, "plugin_files", lambda: [tmp_path / "mine.py"])
     if other == "machine":
         monkeypatch.setattr(runtime, "_cpu_name", lambda: "another")
     another_run(*([other] if "=" in other else []))
@@ -101,22 +119,87 @@ def test_damaged_features_are_computed_anew_and_kept_again(cache, computed, dama
     assert len(computed) == 4
 
 
-def test_a_cache_that_cannot_be_written_ends_no_run(tmp_path, computed, monkeypatch):
+def test_a_cache_that_cannot_be_written_ends_no_run(tmp_path, computed):
     (tmp_path / "cache").write_text("a file")
-    assert "; not kept: " in another_run().summary()
-    (tmp_path / "cache").unlink()
+    found = another_run()
+    assert found.by_split
+    assert "; not kept: a file stands where a folder is needed for " in found.summary()
+    assert len(computed) == 2
 
+
+@pytest.mark.parametrize("where", ["write_pieces", "write_json"])
+def test_a_full_disk_ends_no_run(cache, computed, monkeypatch, where):
     def full(path, _):
-        raise DiskError(f"no space left for {path}")
+        raise DiskError(f"no space for {path}")
 
     with monkeypatch.context() as patch:
-        patch.setattr(storage, "write_bytes", full)
+        patch.setattr(storage, where, full)
         found = another_run()
     assert found.by_split
-    assert "; not kept: no space left for " in found.summary()
+    assert "; not kept: no space for " in found.summary()
+    assert another_run().source == "", "what was not written to its end is not read"
     assert len(computed) == 4
-    assert another_run().trouble == ""
-    assert len(computed) == 6, "half of what was written is none"
+    assert another_run().source != ""
+
+
+def test_a_disk_keeps_room_for_checkpoints(computed, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "free_bytes", lambda _: kept_features.RESERVE_BYTES)
+        assert another_run().summary().endswith("is on a disk that is nearly full")
+    monkeypatch.setattr(kept_features, "LIMIT_BYTES", 1000)
+    assert another_run().summary().endswith("GB are more than all may take together")
+    assert len(computed) == 4
+
+
+def test_a_cache_that_may_only_be_read_is_read(cache, computed, monkeypatch):
+    first = another_run()
+
+    def read_only(*_):
+        raise DiskError("read-only file system")
+
+    monkeypatch.setattr(storage.FolderLock, "__enter__", read_only)
+    second = another_run()
+    assert same(first, second)
+    assert (second.trouble, len(computed)) == ("", 2)
+    other = another_run("data.subset=50")
+    assert other.trouble == "not kept: read-only file system"
+    assert len(list(cache.iterdir())) == 1
+
+
+def test_all_of_it_may_be_deleted_at_any_time(cache, computed, monkeypatch):
+    another_run()
+    real = frozen.compute_features
+
+    def while_computing(*args, **named):
+        shutil.rmtree(cache)
+        monkeypatch.setattr(frozen, "compute_features", real)
+        return real(*args, **named)
+
+    monkeypatch.setattr(frozen, "compute_features", while_computing)
+    found = another_run("data.subset=50")
+    assert found.by_split
+    assert another_run("data.subset=50").by_split
+    assert another_run("data.subset=50").source != ""
+
+
+def test_the_file_is_one_that_others_read(cache):
+    first = another_run()
+    [path] = cache.glob("*/features.safetensors")
+    tensors = safetensors.torch.load_file(path)
+    assert same(first, Features(frozen._by_split(tensors)))
+    odd = {"a": torch.arange(3.0).bfloat16(), "b": torch.arange(5), "c": torch.ones(2, 3).T, "d": torch.arange(7.0).half()}
+    loaded = safetensors.torch.load(b"".join(kept_features._as_safetensors(odd)))
+    assert loaded.keys() == odd.keys()
+    assert all(loaded[name].dtype == value.dtype and torch.equal(loaded[name], value) for name, value in odd.items())
+
+
+def test_parts_from_elsewhere_are_not_kept(cache, computed, monkeypatch):
+    """Nobody knows which files they are made of, and thus when they change."""
+    monkeypatch.setitem(frozen.ACTIVATIONS, "relu6", "theirs:ReLU6")
+    another_run()
+    another_run()
+    assert len(computed) == 4
+    assert not cache.exists()
 
 
 def test_what_is_quick_to_compute_is_not_kept(cache, monkeypatch):
@@ -126,22 +209,32 @@ def test_what_is_quick_to_compute_is_not_kept(cache, monkeypatch):
 
 
 def test_the_longest_unused_make_room(cache, monkeypatch):
-    monkeypatch.setattr(kept_features, "LIMIT_BYTES", 3500)
-    tensors = {"train.features": torch.zeros(250)}  # 1,000 bytes and a header
+    monkeypatch.setattr(kept_features, "LIMIT_BYTES", 3700)
+    now = iter(range(100))
+    monkeypatch.setattr(kept_features.time, "time", lambda: float(next(now)))
+    tensors = {"train.features": torch.zeros(250)}  # 1,000 bytes, and some 200 beside them
 
     def keep(key: str) -> None:
         with place_of(key, stop=lambda: None) as place:
             place.keep(tensors, 9.0)
+            assert place.trouble == ""
+
+    def names() -> set[str]:
+        return {path.name for path in cache.iterdir() if path.is_dir()}
 
     keep("a")
+    (cache / ".DS_Store").write_text("no folder")
+    (cache / ".tmp-of-one-that-was-killed").mkdir()
     keep("b")
+    keep("c")
+    assert names() == {"a", "b", "c"}
     with place_of("a", stop=lambda: None) as place:
         assert place.read() is not None
-    keep("c")
-    assert {folder.name for folder in cache.iterdir()} == {"a", "c"}
-    with place_of("a", stop=lambda: None):  # in use: may not go, so the next oldest does
-        keep("d")
-    assert {folder.name for folder in cache.iterdir()} == {"a", "d"}
+    keep("d")
+    assert names() == {"a", "c", "d"}
+    with place_of("c", stop=lambda: None):  # in use: may not go, so the next oldest does
+        keep("e")
+    assert names() == {"c", "d", "e"}
 
 
 def test_of_two_that_want_the_same_one_computes(cache):

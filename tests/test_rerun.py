@@ -183,3 +183,9 @@ def test_only_places_may_change(finished):
         rerun.rerun(finished, ["optimizer.lr=1"])
     with pytest.raises(CheckpointError, match="is no run folder"):
         rerun.rerun(finished.parent)
+
+
+def test_a_rerun_computes_features_itself(finished):
+    old = load_run(finished)
+    assert rerun._config(old, []).train.keep_features is False
+    assert rerun._config(old, ["train.keep_features=true"]).train.keep_features is True

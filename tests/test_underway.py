@@ -1,5 +1,8 @@
 """Commands that work in one sweep's folder at once leave each other's jobs alone, and dead ones hold nothing."""
 
+import fcntl
+import os
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -10,8 +13,8 @@ from typing import Any
 import pytest
 from rig import SMOKE, start
 
-from cifar_lab import schema, storage, sweeping, sweeps
-from cifar_lab.errors import ResumeError
+from cifar_lab import launching, schema, storage, sweeping, sweeps
+from cifar_lab.errors import CodeError, ResumeError
 from cifar_lab.underway import names_under_way, under_way
 
 
@@ -46,6 +49,57 @@ def test_names_last_as_long_as_their_command(tmp_path: Path) -> None:
     assert len(list((tmp_path / ".underway").iterdir())) == 1, "looking removes nothing"
     assert names_under_way(tmp_path, tidy=True) == set()
     assert list((tmp_path / ".underway").iterdir()) == []
+
+
+def test_nothing_depends_on_what_is_left_there(tmp_path: Path) -> None:
+    """Somebody deletes it, or puts something else into it, while a sweep is at work."""
+    with under_way(tmp_path, ["seed=1"]):
+        (tmp_path / ".underway" / ".DS_Store").write_text("no folder")
+        assert names_under_way(tmp_path, tidy=True) == {"seed=1"}
+        shutil.rmtree(tmp_path / ".underway")
+        assert names_under_way(tmp_path, tidy=True) == set()
+
+
+def test_the_plan_is_merged_by_one_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    schema.register()
+    jobs = sweeps.plan([*SMOKE, "seed=0,1"])
+    real, locked = sweeping.make_plan, []
+
+    def make_plan(*args: Any, **named: Any) -> dict[str, Any]:
+        locked.append(storage.is_locked(tmp_path))
+        return real(*args, **named)
+
+    monkeypatch.setattr(sweeping, "make_plan", make_plan)
+    with launching._taken(tmp_path, jobs, jobs, queued=False):
+        assert not storage.is_locked(tmp_path), "only while it is merged"
+        assert names_under_way(tmp_path) == {"seed=0", "seed=1"}
+    with launching._taken(tmp_path, jobs, jobs, queued=True):
+        assert all(job["queued"] for job in storage.read_json(tmp_path / "plan.json")["jobs"])
+    assert not any(job.get("queued") for job in storage.read_json(tmp_path / "plan.json")["jobs"])
+    assert locked == [True, True]
+
+
+def test_two_who_look_at_once_see_no_holder(tmp_path: Path) -> None:
+    with storage.FolderLock(tmp_path):
+        assert storage.is_locked(tmp_path)
+    assert not storage.is_locked(tmp_path)
+    descriptor = os.open(tmp_path / storage.LOCK_NAME, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_SH)  # as the other one does
+    assert not storage.is_locked(tmp_path)
+    os.close(descriptor)
+    assert not storage.is_locked(tmp_path / "missing")
+    assert not (tmp_path / "missing").exists()
+
+
+def test_a_command_of_other_code_waits_for_the_one_at_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    schema.register()
+    plan = sweeping.make_plan(tmp_path, sweeps.plan([*SMOKE, "seed=0,1"]), name="it", command="cifar-lab train")
+    storage.write_json(tmp_path / "plan.json", plan)
+    sweeping.refuse_other_code(tmp_path, ["seed=1"])
+    monkeypatch.setattr(sweeping.runs, "code_digest", lambda _: "another")
+    with pytest.raises(CodeError, match=r"another command at work in .* runs other code than this"):
+        sweeping.refuse_other_code(tmp_path, ["seed=1"])
+    sweeping.refuse_other_code(tmp_path, [])
 
 
 def test_what_another_command_is_about_to_run_keeps_its_place_and_settings(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from cifar_lab.storage.files import (
     sha256_file,
     write_bytes,
     write_json,
+    write_pieces,
     write_text,
 )
 from cifar_lab.storage.folders import (
@@ -34,7 +35,7 @@ from cifar_lab.storage.folders import (
     set_aside,
 )
 from cifar_lab.storage.listed import LISTED, read_listed
-from cifar_lab.storage.locks import LOCK_NAME, FolderLock
+from cifar_lab.storage.locks import LOCK_NAME, FolderLock, is_locked
 
 __all__ = [
     "LISTED",
@@ -47,6 +48,7 @@ __all__ = [
     "finish_partial",
     "free_bytes",
     "is_leftover",
+    "is_locked",
     "keep_lines",
     "make_folder",
     "open_log",
@@ -63,5 +65,6 @@ __all__ = [
     "sha256_file",
     "write_bytes",
     "write_json",
+    "write_pieces",
     "write_text",
 ]

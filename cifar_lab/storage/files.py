@@ -8,7 +8,7 @@ import math
 import os
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, TextIO
 
@@ -39,12 +39,17 @@ def write_bytes(path: Path | str, data: bytes) -> None:
     Raises:
         DiskError: With the path, what was needed and what is free.
     """
+    write_pieces(path, (data,))
+
+
+def write_pieces(path: Path | str, pieces: Sequence[bytes | memoryview]) -> None:
+    """``write_bytes`` of one piece after the other, none of which is copied."""
     path = Path(path)
-    with disk_errors(path, len(data)):
+    with disk_errors(path, sum(len(piece) for piece in pieces)):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = temporary_beside(path)
         try:
-            write_synced(temporary, data)
+            write_synced(temporary, *pieces)
             temporary.replace(path)
         except BaseException:
             temporary.unlink(missing_ok=True)
@@ -227,10 +232,11 @@ def temporary_beside(path: Path) -> Path:
     return path.with_name(f"{TEMP_PREFIX}{uuid.uuid4().hex}")
 
 
-def write_synced(path: Path, data: bytes) -> None:
+def write_synced(path: Path, *pieces: bytes | memoryview) -> None:
     """Write a new file and return when the disk has it."""
     with path.open("xb") as stream:
-        stream.write(data)
+        for piece in pieces:
+            stream.write(piece)
         stream.flush()
         os.fsync(stream.fileno())
 

@@ -69,11 +69,14 @@ class FolderLock:
 
     def _open_file(self) -> int:
         while True:
-            self.folder.mkdir(parents=True, exist_ok=True)
             try:
+                self.folder.mkdir(parents=True, exist_ok=True)
                 return os.open(self.folder / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
             except FileNotFoundError:  # whoever had the lock removed the folder
                 continue
+            except FileExistsError:  # likewise, while it was looked at
+                if os.path.lexists(self.folder) and not self.folder.is_dir():
+                    raise
 
     def _has_the_name(self, descriptor: int) -> bool:
         """Whether the locked file is the one that others would open."""
@@ -104,3 +107,18 @@ class FolderLock:
             return f"pid {holder['pid']} on {holder['host']} since {holder['since']}"
         except (ValueError, KeyError, TypeError):
             return "another process"
+
+
+def is_locked(folder: Path | str) -> bool:
+    """Whether somebody has a folder's lock, this process included; looking changes and creates nothing."""
+    try:
+        descriptor = os.open(Path(folder) / LOCK_NAME, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: two who look do not take each other for a holder
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
