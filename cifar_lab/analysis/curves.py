@@ -19,7 +19,7 @@ _DECADES = 100.0  # a positive quantity that spans this ratio is drawn on a loga
 
 
 def curves(run: Run) -> Made:
-    """Loss, accuracy and learning rate over epochs, with the best epoch and an early stop."""
+    """Loss, accuracy and learning rate over epochs, with the epoch whose weights are tested and an early stop."""
     if not run.rows:
         raise LeftOut("the run was not trained: metrics.jsonl has no rows")
     best, stopped = run.result["best_epoch"], run.rows[-1]["epoch"] if run.result["stopped_early"] else None
@@ -61,7 +61,7 @@ def _layout(
     rows: Sequence[Mapping[str, Any]], run_name: str, best_epoch: int | None, stopped_epoch: int | None, column: bool
 ) -> Drawing:
     """Three panels, side by side or below each other."""
-    marks = [("best epoch", best_epoch, "--"), ("stopped early", stopped_epoch, ":")]
+    marks = [("tested epoch", best_epoch, "--"), ("stopped early", stopped_epoch, ":")]
 
     def draw(figure: Figure) -> None:
         headline(figure, run_name)

@@ -52,7 +52,7 @@ def test_every_column_is_drawn_with_its_units(drawn):
     assert accuracies["training"] == (epochs, pytest.approx([100 * row["train_accuracy"] for row in data]))
     assert accuracies["validation"] == (epochs, pytest.approx([100 * row["val_accuracy"] for row in data]))
     assert rates["learning rate"] == (epochs, [0.1] * 12)
-    assert all(lines(figure, panel)["best epoch (9)"][0] == [9, 9] for panel in range(3))
+    assert all(lines(figure, panel)["tested epoch (9)"][0] == [9, 9] for panel in range(3))
     assert figure.get_suptitle() == "my run"
     assert [axes.get_xlabel() for axes in figure.axes] == ["epoch"] * 3
     assert [axes.get_ylabel() for axes in figure.axes] == ["cross-entropy (nats)", "accuracy (%)", "learning rate"]
@@ -62,7 +62,7 @@ def test_an_early_stop_is_marked_after_the_last_epoch(drawn):
     draw_curves(rows(12), run_name="r", best_epoch=9, stopped_epoch=12)
     for panel in range(3):
         found = lines(drawn[0], panel)
-        assert (found["best epoch (9)"][0], found["stopped early (12)"][0]) == ([9, 9], [12, 12])
+        assert (found["tested epoch (9)"][0], found["stopped early (12)"][0]) == ([9, 9], [12, 12])
     draw_curves(rows(12), run_name="r", best_epoch=9)
     assert not [label for label in lines(drawn[1], 0) if label.startswith("stopped")]
 
