@@ -18,6 +18,7 @@ from rich.table import Table
 _BAR_EVERY_S = 0.25
 _LINE_EVERY_S = 60.0
 _MIB = 2**20
+_NEW_STAGE = 2.0  # an epoch that is so many times slower trains what those before kept frozen
 _PACE_EPOCHS = 3  # the time that is left follows the pace of the last ones, whatever else the machine did before
 _NO_WINDOW = 1000  # characters
 _WIDE_CONSOLE = 110  # characters; a narrower one gets a shorter bar
@@ -100,6 +101,8 @@ class Display:
             self._all_batches = epochs * num_batches
             self._start_bar()
         if self._paces:
+            if self._seconds_a_batch(now, self._passed())[1]:
+                self._paces = deque([self._paces[-1]], _PACE_EPOCHS)
             self._paces.append((now, self._passed()))
         self._next = now + (_BAR_EVERY_S if self._bar else _LINE_EVERY_S)
 
@@ -142,11 +145,17 @@ class Display:
         """Batches since the start of the run."""
         return (self._epoch - 1) * self._batches + self._done
 
+    def _seconds_a_batch(self, now: float, passed: int) -> tuple[float, float]:
+        """Of the last epochs and this one; and of this one alone where it belongs to a slower stage than they did, else 0."""
+        (began, before), (began_epoch, before_epoch) = self._paces[0], self._paces[-1]
+        earlier = (began_epoch - began) / max(1, before_epoch - before)
+        here = (now - began_epoch) / max(1, passed - before_epoch)
+        return (now - began) / max(1, passed - before), here if 0 < _NEW_STAGE * earlier < here else 0.0
+
     def _refresh(self, now: float) -> None:
         passed = self._passed()
-        began, before = self._paces[0]
-        per_batch = (now - began) / max(1, passed - before)
-        left = duration(per_batch * (self._all_batches - passed))
+        whole, this_epoch = self._seconds_a_batch(now, passed)
+        left = duration((this_epoch or whole) * (self._all_batches - passed))
         speed = (self._images - self._images_before) / max(now - self._epoch_began, 1e-9)
         if self._bar is not None and self._task is not None:
             text = f"{self._last}{'  ' if self._last else ''}{speed:,.0f} images/s  {left} left"

@@ -86,6 +86,23 @@ def test_the_time_that_is_left_follows_the_pace_of_the_last_epochs(screen: io.St
     assert "epoch 2/5: 60 % done, 100 images/s, 37:32 left" in screen.getvalue()
 
 
+def test_the_time_that_is_left_knows_a_slower_stage(screen: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model whose features were frozen for an epoch is trained as a whole from the next one on."""
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    display = plain(screen)
+    for epoch, seconds_a_batch in ((1, 0.5), (2, 4.0), (3, 4.0)):
+        display.start_epoch(epoch, 3, 100)
+        display.advance(0, 0)
+        for _ in range(100):
+            now[0] += seconds_a_batch
+            display.advance(1, 100)
+    lines = screen.getvalue().splitlines()
+    assert lines[0] == "epoch 2/3: 15 % done, 25 images/s, 12:20 left", "185 batches of 4 s"
+    assert lines[5] == "epoch 2/3: 90 % done, 25 images/s, 7:20 left", "110 batches"
+    assert lines[6] == "epoch 3/3: 15 % done, 25 images/s, 5:40 left", "85 batches; the first epoch is no measure any more"
+
+
 def test_the_bar_of_a_terminal_shows_everything(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
